@@ -1,0 +1,6 @@
+//! The data plane: one worker's life. Imports nothing from `controlplane`.
+
+pub mod balance;
+pub mod exchange;
+pub mod route;
+pub mod upstream;

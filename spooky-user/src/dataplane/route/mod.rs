@@ -1,0 +1,3 @@
+//! Which rule a request falls under.
+//!
+//! May import: exchange, codec, id, telemetry.

@@ -1,0 +1,42 @@
+//! Small numbers that both planes and telemetry use to name configured things. Imports nothing of the crate.
+
+use std::fmt;
+
+macro_rules! index_newtype {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(pub u16);
+
+        impl $name {
+            /// The position in the list that the snapshot keeps.
+            #[must_use]
+            pub fn index(self) -> usize {
+                usize::from(self.0)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+index_newtype! {
+    /// A worker thread; also the worker number inside connection IDs (0..=255).
+    WorkerId
+}
+index_newtype! {
+    /// A configured listener, by its place in the file.
+    ListenerId
+}
+index_newtype! {
+    /// A configured route, by its place in the file.
+    RouteId
+}
+index_newtype! {
+    /// A configured upstream, by its place in the file.
+    ClusterId
+}

@@ -1,0 +1,1 @@
+//! What spooky tells about itself: metrics, access log. May import: codec, id.
