@@ -1,1 +1,4 @@
-//! tests
+//! Whole-program tests of spooky: what the test binaries share.
+
+#[path = "../origin/mod.rs"]
+pub mod origin;
