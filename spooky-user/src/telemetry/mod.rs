@@ -1,1 +1,7 @@
-//! What spooky tells about itself: metrics, access log. May import: codec, id.
+//! What spooky tells about itself: metrics, access log, request IDs, diagnostic log.
+//!
+//! May import: codec, id. Must not import: dataplane, controlplane, sys. Recording never locks, never allocates and never
+//! blocks; everything that does (rendering, writing lines) runs on the control plane or on a thread of its own.
+
+pub mod metrics;
+pub mod reason;

@@ -1,0 +1,179 @@
+//! One worker's shard. The list here *is* the list of worker metrics: the doc comment of a field is its help text, its name
+//! with `spooky_` before it (and `_total` behind a counter) is its Prometheus name. Imports only its siblings and `reason`.
+
+use std::sync::Arc;
+
+use super::counter::{Counter, Counters, Gauge, Labelled};
+use super::histogram::{EXCHANGE_BOUNDS, Histogram, RTT_BOUNDS, TURN_BOUNDS};
+use super::render::{Rendered, Samples};
+use crate::telemetry::reason::{
+    CloseReason, DropReason, HandshakeFailure, MalformedReason, RefusedReason,
+};
+
+macro_rules! worker_metrics {
+    ($( #[doc = $help:literal] $field:ident: $type:ty = $init:expr; )+) => {
+        /// What one worker counts. Written by that worker's thread alone; its own cache lines.
+        #[derive(Debug)]
+        #[repr(align(128))]
+        pub struct WorkerMetrics {
+            $( #[doc = $help] pub $field: $type, )+
+        }
+
+        impl WorkerMetrics {
+            /// All zero.
+            #[must_use]
+            pub fn new() -> Self {
+                Self { $( $field: $init, )+ }
+            }
+        }
+
+        /// Renders the sum over all workers.
+        pub(super) fn render(workers: &[Arc<WorkerMetrics>], samples: &mut Samples) {
+            $(
+                let parts: Vec<&$type> = workers.iter().map(|worker| &worker.$field).collect();
+                <$type as Rendered>::render(stringify!($field), $help.trim(), &parts, samples);
+            )+
+        }
+    };
+}
+
+worker_metrics! {
+    /// UDP datagrams received, GRO trains counted by segment.
+    datagrams_received: Counter = Counter::new();
+    /// UDP payload bytes received.
+    bytes_received: Counter = Counter::new();
+    /// Receive system calls that returned datagrams.
+    receive_calls: Counter = Counter::new();
+    /// Receive system calls that failed, other than for want of data.
+    receive_errors: Counter = Counter::new();
+    /// UDP datagrams sent, GSO trains counted by segment.
+    datagrams_sent: Counter = Counter::new();
+    /// UDP payload bytes sent.
+    bytes_sent: Counter = Counter::new();
+    /// Send system calls that sent something.
+    send_calls: Counter = Counter::new();
+    /// Send system calls that failed, other than for want of buffer space.
+    send_errors: Counter = Counter::new();
+    /// Sends put off because the socket buffer was full.
+    send_blocked: Counter = Counter::new();
+    /// Datagrams with one of our connection IDs that the kernel gave to their owner.
+    steer_right: Counter = Counter::new();
+    /// Datagrams that reached the wrong worker and were handed to their owner's ring.
+    steer_forwarded: Counter = Counter::new();
+    /// Datagrams whose connection ID is not one of ours (client-chosen ones of Initials included).
+    steer_unknown: Counter = Counter::new();
+    /// Datagrams whose connection ID belongs to a socket generation that is gone.
+    steer_old_generation: Counter = Counter::new();
+    /// Datagrams whose owner is a worker that does not run any more.
+    steer_dead_owner: Counter = Counter::new();
+    /// Datagrams taken from this worker's ring of strays.
+    stray_received: Counter = Counter::new();
+    /// Strays dropped because their owner's ring was full.
+    stray_ring_full: Counter = Counter::new();
+    /// Initial packets that asked for a new connection.
+    initials: Counter = Counter::new();
+    /// Connections accepted.
+    connections_accepted: Counter = Counter::new();
+    /// Connections that exist now, handshakes included.
+    connections_active: Gauge = Gauge::new();
+    /// Connections refused at their Initial, by reason.
+    connections_refused: Counters<RefusedReason> = Counters::new();
+    /// Connections that ended, by reason.
+    connections_closed: Counters<CloseReason> = Counters::new();
+    /// TLS handshakes completed.
+    handshakes_completed: Counter = Counter::new();
+    /// TLS handshakes that failed, by reason.
+    handshakes_failed: Counters<HandshakeFailure> = Counters::new();
+    /// Time from the Initial to the end of the handshake.
+    handshake_seconds: Histogram = Histogram::new(EXCHANGE_BOUNDS);
+    /// Smoothed round-trip time of the active path, observed when a connection ends.
+    rtt_seconds: Histogram = Histogram::new(RTT_BOUNDS);
+    /// QUIC packets declared lost.
+    packets_lost: Counter = Counter::new();
+    /// QUIC packets whose frames were sent again.
+    packets_retransmitted: Counter = Counter::new();
+    /// Bytes in QUIC packets declared lost.
+    bytes_lost: Counter = Counter::new();
+    /// Version Negotiation packets sent.
+    version_negotiations: Counter = Counter::new();
+    /// Stateless resets sent.
+    stateless_resets_sent: Counter = Counter::new();
+    /// Stateless resets not sent because of their rate limit.
+    stateless_resets_limited: Counter = Counter::new();
+    /// Datagrams dropped before they reached a connection, by reason.
+    datagrams_dropped: Counters<DropReason> = Counters::new();
+    /// Client addresses that changed and were validated.
+    migrations_validated: Counter = Counter::new();
+    /// Paths that failed validation.
+    path_failures: Counter = Counter::new();
+    /// Requests being served now.
+    requests_active: Gauge = Gauge::new();
+    /// Malformed requests, by reason.
+    requests_malformed: Counters<MalformedReason> = Counters::new();
+    /// Requests refused unprocessed (H3_REQUEST_REJECTED).
+    requests_rejected: Counter = Counter::new();
+    /// Requests the client cancelled.
+    requests_cancelled: Counter = Counter::new();
+    /// Responses that spooky reset after their head was sent.
+    response_resets: Counter = Counter::new();
+    /// Exchanges that ended in an error of spooky's own making, by kind.
+    proxy_errors: Labelled = Labelled::new();
+    /// Body bytes held in memory between client and backend.
+    buffered_bytes: Gauge = Gauge::new();
+    /// Turns of the worker loop.
+    turns: Counter = Counter::new();
+    /// Time one turn of the worker loop took.
+    turn_seconds: Histogram = Histogram::new(TURN_BOUNDS);
+    /// Access log lines dropped because the writer was behind.
+    access_log_dropped: Counter = Counter::new();
+    /// Backend connections opened.
+    pool_connections_opened: Counter = Counter::new();
+    /// Backend connections closed.
+    pool_connections_closed: Counter = Counter::new();
+    /// Backend connections open now.
+    pool_connections_active: Gauge = Gauge::new();
+    /// Requests waiting for a backend stream now.
+    pool_pending: Gauge = Gauge::new();
+    /// Requests refused because too many were waiting for a backend stream.
+    pool_full: Counter = Counter::new();
+    /// Requests that waited too long for a backend stream.
+    pool_timeouts: Counter = Counter::new();
+}
+
+impl Default for WorkerMetrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Renders the few values that are worth seeing worker by worker: whether load is spread and whether each one turns.
+pub(super) fn render_each(workers: &[Arc<WorkerMetrics>], samples: &mut Samples) {
+    for (number, worker) in workers.iter().enumerate() {
+        let number = number.to_string();
+        let label = [("worker", number.as_str())];
+        samples.counter(
+            "spooky_worker_datagrams_received_total",
+            "UDP datagrams received, by worker.",
+            &label,
+            worker.datagrams_received.value(),
+        );
+        samples.counter(
+            "spooky_worker_connections_accepted_total",
+            "Connections accepted, by worker.",
+            &label,
+            worker.connections_accepted.value(),
+        );
+        samples.gauge(
+            "spooky_worker_connections_active",
+            "Connections that exist now, by worker.",
+            &label,
+            worker.connections_active.value() as f64,
+        );
+        samples.counter(
+            "spooky_worker_turns_total",
+            "Turns of the worker loop, by worker.",
+            &label,
+            worker.turns.value(),
+        );
+    }
+}

@@ -1,0 +1,136 @@
+//! The closed lists of reasons that metrics carry as the label `reason`. Each list is a bound on label cardinality.
+//!
+//! Imports nothing of the crate.
+
+/// A closed list of label values.
+pub trait Reason: Copy + Sized + 'static {
+    /// Every value, in the order of [`Reason::index`].
+    const ALL: &'static [Self];
+
+    /// The place in [`Reason::ALL`].
+    fn index(self) -> usize;
+
+    /// The label value: lower case, words joined by `_`.
+    fn label(self) -> &'static str;
+}
+
+macro_rules! reasons {
+    ($(#[$doc:meta])* $name:ident { $( $(#[$value_doc:meta])* $value:ident = $label:literal, )+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $name {
+            $( $(#[$value_doc])* $value, )+
+        }
+
+        impl Reason for $name {
+            const ALL: &'static [Self] = &[$( Self::$value, )+];
+
+            fn index(self) -> usize {
+                self as usize
+            }
+
+            fn label(self) -> &'static str {
+                match self {
+                    $( Self::$value => $label, )+
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Why an Initial that could have become a connection did not.
+    RefusedReason {
+        /// A limit on connections (per worker, listener or source) is reached.
+        Limit = "limit",
+        /// The access list denies the source.
+        Denied = "denied",
+        /// The worker is draining.
+        Draining = "draining",
+        /// The transport library refused to create the connection.
+        Internal = "internal",
+    }
+}
+
+reasons! {
+    /// How a connection ended. `Peer` and `Local` say who closed; application and transport are the two code spaces of
+    /// CONNECTION_CLOSE (RFC 9000 §19.19).
+    CloseReason {
+        /// No packet for `idle_timeout` (RFC 9000 §10.1).
+        Idle = "idle",
+        /// The client closed with an application (HTTP/3) code.
+        PeerApplication = "peer_application",
+        /// The client closed with a transport code.
+        PeerTransport = "peer_transport",
+        /// spooky closed with an application (HTTP/3) code.
+        LocalApplication = "local_application",
+        /// spooky closed with a transport code.
+        LocalTransport = "local_transport",
+        /// Closed at the end of a drain.
+        Drained = "drained",
+    }
+}
+
+reasons! {
+    /// Why a handshake did not complete.
+    HandshakeFailure {
+        /// Not complete within `handshake_timeout`.
+        Timeout = "timeout",
+        /// A TLS alert other than for ALPN (RFC 9001 §4.8).
+        Tls = "tls",
+        /// No common application protocol (RFC 9001 §8.1).
+        Alpn = "alpn",
+        /// A transport error, transport parameters included.
+        Transport = "transport",
+        /// The client closed first.
+        PeerClosed = "peer_closed",
+    }
+}
+
+reasons! {
+    /// Why a datagram was dropped without touching a connection.
+    DropReason {
+        /// No payload.
+        Empty = "empty",
+        /// Its QUIC invariants cannot be read (RFC 8999).
+        Malformed = "malformed",
+        /// A long header of an unknown connection that is not an Initial.
+        NotInitial = "not_initial",
+        /// An Initial in less than 1,200 bytes (RFC 9000 §14.1).
+        TooShort = "too_short",
+        /// The access list denies the source.
+        Denied = "denied",
+        /// A new connection while the worker drains.
+        Draining = "draining",
+        /// A short header whose connection ID names no connection.
+        UnknownConnection = "unknown_connection",
+        /// A coalesced packet for another connection ID (RFC 9000 §12.2).
+        ForeignCoalesced = "foreign_coalesced",
+    }
+}
+
+reasons! {
+    /// What was wrong with a malformed request (RFC 9114 §4.1.2).
+    MalformedReason {
+        /// Missing, repeated, unknown, late or prohibited pseudo-header field.
+        PseudoHeader = "pseudo_header",
+        /// A field name that is not a lower-case token, or contains `_`.
+        FieldName = "field_name",
+        /// A field value with a forbidden byte or surrounding whitespace.
+        FieldValue = "field_value",
+        /// A connection-specific field, or `te` other than `trailers`.
+        ConnectionSpecific = "connection_specific",
+        /// `:authority` or `host` is invalid, or they disagree.
+        Authority = "authority",
+        /// `content-length` is invalid, repeated with another value, or not the size of the content.
+        ContentLength = "content_length",
+        /// `:path` is invalid or has no safe normal form.
+        Path = "path",
+        /// `:method` is not a token.
+        Method = "method",
+        /// The trailer section is malformed.
+        Trailers = "trailers",
+        /// A field section over a limit.
+        TooLarge = "too_large",
+    }
+}
