@@ -1,0 +1,177 @@
+//! From an Ethernet frame to its UDP datagram: VLAN and QinQ tags, IPv4 with options, IPv6 with extension headers.
+//! Must not know QUIC, maps or verdicts; imports only [`crate::cursor`].
+//!
+//! What cannot be read with certainty is reported as [`Opaque`] and never judged: the host's own stack decides.
+
+use crate::cursor::Cursor;
+
+const ETHERTYPE_IPV4: u16 = 0x0800;
+const ETHERTYPE_IPV6: u16 = 0x86dd;
+/// IEEE 802.1Q tag.
+const ETHERTYPE_VLAN: u16 = 0x8100;
+/// IEEE 802.1ad service tag, the outer one of QinQ.
+const ETHERTYPE_QINQ: u16 = 0x88a8;
+
+const PROTOCOL_UDP: u8 = 17;
+const EXTENSION_HOP_BY_HOP: u8 = 0;
+const EXTENSION_ROUTING: u8 = 43;
+const EXTENSION_FRAGMENT: u8 = 44;
+const EXTENSION_DESTINATION: u8 = 60;
+
+/// Length of a UDP header in octets.
+pub const UDP_HEADER_LEN: u16 = 8;
+
+/// VLAN tags read before the frame counts as not understood.
+const VLAN_TAGS_MAX: usize = 2;
+
+/// IPv6 extension headers read before the packet counts as not understood. Real traffic has none or one; RFC 9288
+/// advises against long chains.
+const EXTENSIONS_MAX: usize = 4;
+
+/// An IP address as it stood in the packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Address {
+    /// IPv4, network order.
+    V4([u8; 4]),
+    /// IPv6, network order.
+    V6([u8; 16]),
+}
+
+/// Where a UDP datagram comes from and goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tuple {
+    /// Source address. Anyone can write anything here: it proves nothing.
+    pub source: Address,
+    /// Destination address.
+    pub destination: Address,
+    /// Source port, host order.
+    pub source_port: u16,
+    /// Destination port, host order.
+    pub destination_port: u16,
+    /// Octets of UDP payload by the UDP header; the frame may hold fewer (cut short) or more (Ethernet padding).
+    pub payload_len: u16,
+}
+
+/// Why a frame was not read down to UDP. None of these is a reason to drop it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opaque {
+    /// The frame ends inside a header.
+    Truncated,
+    /// Neither IPv4 nor IPv6, or more than two VLAN tags.
+    NotIp,
+    /// Another protocol than UDP, or an extension header that is not walked.
+    NotUdp,
+    /// A fragment, first or later: the ports of later ones are elsewhere.
+    Fragment,
+    /// A header contradicts itself: version, header length, total length.
+    Malformed,
+}
+
+/// Reads the headers of one Ethernet frame; on success the cursor stands at the UDP payload.
+#[inline(always)]
+pub fn udp<C: Cursor>(cursor: &mut C) -> Result<Tuple, Opaque> {
+    match ethertype(cursor)? {
+        ETHERTYPE_IPV4 => ipv4(cursor),
+        ETHERTYPE_IPV6 => ipv6(cursor),
+        _ => Err(Opaque::NotIp),
+    }
+}
+
+#[inline(always)]
+fn ethertype<C: Cursor>(cursor: &mut C) -> Result<u16, Opaque> {
+    let header: [u8; 14] = cursor.take().ok_or(Opaque::Truncated)?;
+    let mut ethertype = u16::from_be_bytes([header[12], header[13]]);
+    for _ in 0..VLAN_TAGS_MAX {
+        if ethertype != ETHERTYPE_VLAN && ethertype != ETHERTYPE_QINQ {
+            break;
+        }
+        let tag: [u8; 4] = cursor.take().ok_or(Opaque::Truncated)?;
+        ethertype = u16::from_be_bytes([tag[2], tag[3]]);
+    }
+    Ok(ethertype)
+}
+
+/// RFC 791 s3.1.
+#[inline(always)]
+fn ipv4<C: Cursor>(cursor: &mut C) -> Result<Tuple, Opaque> {
+    let header: [u8; 20] = cursor.take().ok_or(Opaque::Truncated)?;
+    let header_len = u16::from(header[0] & 0x0f) * 4;
+    if header[0] >> 4 != 4 || header_len < 20 {
+        return Err(Opaque::Malformed);
+    }
+    if header[9] != PROTOCOL_UDP {
+        return Err(Opaque::NotUdp);
+    }
+    // More fragments, or an offset; the reserved and the don't-fragment bit do not matter.
+    if u16::from_be_bytes([header[6], header[7]]) & 0x3fff != 0 {
+        return Err(Opaque::Fragment);
+    }
+    let total_len = u16::from_be_bytes([header[2], header[3]]);
+    let room = total_len.checked_sub(header_len).ok_or(Opaque::Malformed)?;
+    if header_len > 20 {
+        cursor.skip(usize::from(header_len - 20)).ok_or(Opaque::Truncated)?;
+    }
+    let source = Address::V4([header[12], header[13], header[14], header[15]]);
+    let destination = Address::V4([header[16], header[17], header[18], header[19]]);
+    ports(cursor, source, destination, room)
+}
+
+/// RFC 8200 s3 and s4.
+#[inline(always)]
+fn ipv6<C: Cursor>(cursor: &mut C) -> Result<Tuple, Opaque> {
+    let header: [u8; 40] = cursor.take().ok_or(Opaque::Truncated)?;
+    if header[0] >> 4 != 6 {
+        return Err(Opaque::Malformed);
+    }
+    // A jumbogram says 0 here and is not understood: it ends as malformed below.
+    let mut room = u16::from_be_bytes([header[4], header[5]]);
+    let mut next = header[6];
+    for _ in 0..EXTENSIONS_MAX {
+        match next {
+            EXTENSION_HOP_BY_HOP | EXTENSION_ROUTING | EXTENSION_DESTINATION => {}
+            EXTENSION_FRAGMENT => return Err(Opaque::Fragment),
+            _ => break,
+        }
+        let start: [u8; 8] = cursor.take().ok_or(Opaque::Truncated)?;
+        next = start[0];
+        let more = u16::from(start[1]) * 8;
+        room = room.checked_sub(8 + more).ok_or(Opaque::Malformed)?;
+        if more > 0 {
+            cursor.skip(usize::from(more)).ok_or(Opaque::Truncated)?;
+        }
+    }
+    if next == EXTENSION_FRAGMENT {
+        return Err(Opaque::Fragment);
+    }
+    if next != PROTOCOL_UDP {
+        return Err(Opaque::NotUdp);
+    }
+    let mut source = [0; 16];
+    let mut destination = [0; 16];
+    source.copy_from_slice(&header[8..24]);
+    destination.copy_from_slice(&header[24..40]);
+    ports(cursor, Address::V6(source), Address::V6(destination), room)
+}
+
+/// RFC 768. `room` is what the IP header leaves for UDP, in octets.
+#[inline(always)]
+fn ports<C: Cursor>(
+    cursor: &mut C,
+    source: Address,
+    destination: Address,
+    room: u16,
+) -> Result<Tuple, Opaque> {
+    let header: [u8; 8] = cursor.take().ok_or(Opaque::Truncated)?;
+    let udp_len = u16::from_be_bytes([header[4], header[5]]);
+    if udp_len > room {
+        return Err(Opaque::Malformed);
+    }
+    let payload_len = udp_len.checked_sub(UDP_HEADER_LEN).ok_or(Opaque::Malformed)?;
+    Ok(Tuple {
+        source,
+        destination,
+        source_port: u16::from_be_bytes([header[0], header[1]]),
+        destination_port: u16::from_be_bytes([header[2], header[3]]),
+        payload_len,
+    })
+}

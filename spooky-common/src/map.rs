@@ -1,0 +1,208 @@
+//! Names, capacities, keys and values of the eBPF maps. All of them are written by the control plane and read by the
+//! kernel programs, but `COUNTERS` and `SAMPLES`, which go the other way. Imports [`crate::cid`] and [`crate::frame`].
+//!
+//! Every value is either at most four octets, so that a rewrite is seen whole, or says below what a reader may see
+//! while it is rewritten.
+
+use crate::{
+    cid::{CONFIG_IDS, LocalKey, Owner},
+    frame::Address,
+};
+
+/// Name of the XDP program in the object.
+pub const PROGRAM_XDP: &str = "spooky_xdp";
+/// Name of the sk_reuseport program in the object.
+pub const PROGRAM_REUSEPORT: &str = "spooky_reuseport";
+
+/// Array of [`Port`], indexed by UDP port.
+pub const PORTS: &str = "PORTS";
+/// Hash of [`AddressKey`] to listener number.
+pub const ADDRESSES: &str = "ADDRESSES";
+/// Reuseport socket array, indexed by [`socket_index`].
+pub const SOCKETS: &str = "SOCKETS";
+/// Array of [`Slot`].
+pub const SLOTS: &str = "SLOTS";
+/// Array of [`Key`], indexed by config id.
+pub const KEYS: &str = "KEYS";
+/// LPM trie of denied IPv4 prefixes.
+pub const DENY_V4: &str = "DENY_V4";
+/// LPM trie of denied IPv6 prefixes.
+pub const DENY_V6: &str = "DENY_V6";
+/// LPM trie of allowed IPv4 prefixes.
+pub const ALLOW_V4: &str = "ALLOW_V4";
+/// LPM trie of allowed IPv6 prefixes.
+pub const ALLOW_V6: &str = "ALLOW_V6";
+/// Array of one [`Settings`].
+pub const SETTINGS: &str = "SETTINGS";
+/// Per-CPU array of `u64`, indexed by [`crate::counter::Counter`].
+pub const COUNTERS: &str = "COUNTERS";
+/// Ring buffer of [`crate::sample::Sample`].
+pub const SAMPLES: &str = "SAMPLES";
+/// AF_XDP sockets by receive queue.
+pub const XSKS: &str = "XSKS";
+/// Read-only section that holds [`crate::LAYOUT_VERSION`].
+pub const LAYOUT: &str = ".rodata.layout";
+
+/// Entries of `PORTS`: one a UDP port.
+pub const PORTS_CAPACITY: u32 = 1 << 16;
+/// Listeners there can be; [`Port`] and [`socket_index`] have no room for more.
+pub const LISTENERS_CAPACITY: u32 = 16;
+/// Entries of `SOCKETS`: listeners x generations x workers.
+pub const SOCKETS_CAPACITY: u32 = LISTENERS_CAPACITY << 12;
+/// Slots of the placement table; a slot is an octet of hash.
+pub const SLOTS_CAPACITY: u32 = 256;
+/// Entries of `KEYS`: all values of three bits. The last one stays empty.
+pub const KEYS_CAPACITY: u32 = CONFIG_IDS as u32 + 1;
+/// Prefixes per family in the deny list. Memory is taken per entry, not up front.
+pub const DENY_CAPACITY: u32 = 131_072;
+/// Prefixes per family in the allow list.
+pub const ALLOW_CAPACITY: u32 = 16_384;
+/// Octets of the ring buffer: 4096 samples of 64 octets with their headers fit in less.
+pub const SAMPLES_CAPACITY: u32 = 1 << 18;
+/// Receive queues that can have an AF_XDP socket.
+pub const XSKS_CAPACITY: u32 = 64;
+
+/// What is known of a UDP port. Listener numbers are index + 1; 0 is none. Four octets: rewritten at once.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Port {
+    /// Listener bound to the IPv4 wildcard, or to the IPv6 wildcard when it takes IPv4 as well.
+    pub any_v4: u8,
+    /// Listener bound to the IPv6 wildcard.
+    pub any_v6: u8,
+    /// Not 0: some listener is bound to a single address, see `ADDRESSES`.
+    pub by_address: u8,
+    /// Always 0.
+    pub reserved: u8,
+}
+
+/// A listener's address and port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(C)]
+pub struct AddressKey {
+    /// IPv6 address in network order; IPv4 in its mapped form `::ffff:a.b.c.d` (RFC 4291 s2.5.5.2).
+    pub address: [u8; 16],
+    /// UDP port, host order.
+    pub port: u16,
+    /// Always 0.
+    pub reserved: u16,
+}
+
+/// One slot of the placement table: `worker`, `generation << 8`, and bit 16 when it is live. Zero is a dead slot, so
+/// a fresh table is all dead. Four octets: rewritten at once.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Slot(pub u32);
+
+/// The key of one config id. A reader during a rewrite may see half of each key: that packet does not decode, is
+/// placed by its flow, and user space hands it to its owner.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Key {
+    /// The key.
+    pub local: LocalKey,
+    /// Not 0: the key is in use.
+    pub live: u32,
+    /// Always 0.
+    pub reserved: u32,
+}
+
+/// What holds for all listeners. Written whole; a reader may see a mix of old and new fields, never of one field.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Settings {
+    /// Secret of the placement hash. Chosen once at load: changing it moves half-open connections.
+    pub placement: LocalKey,
+    /// Not 0: a source on no list is refused.
+    pub default_deny: u32,
+    /// Every how many drops, per reason and CPU, one is sampled; 0 for none.
+    pub sample_every: u32,
+}
+
+/// Place in `SOCKETS` of the socket that `owner` holds for a listener: 4 bits of listener, 4 of generation, 8 of
+/// worker.
+#[inline(always)]
+#[must_use]
+pub const fn socket_index(listener: u8, owner: Owner) -> u32 {
+    (listener as u32 & 0x0f) << 12 | (owner.generation as u32 & 0x0f) << 8 | owner.worker as u32
+}
+
+impl AddressKey {
+    /// The key of an address as it stands in a packet or a socket.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(address: &Address, port: u16) -> Self {
+        let address = match *address {
+            Address::V4([a, b, c, d]) => [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d],
+            Address::V6(octets) => octets,
+        };
+        Self { address, port, reserved: 0 }
+    }
+}
+
+impl Slot {
+    const LIVE: u32 = 1 << 16;
+
+    /// A live slot of `owner`.
+    #[inline]
+    #[must_use]
+    pub const fn live(owner: Owner) -> Self {
+        Self(Self::LIVE | (owner.generation as u32 & 0x0f) << 8 | owner.worker as u32)
+    }
+
+    /// A slot of nobody.
+    pub const DEAD: Self = Self(0);
+
+    /// Who the slot leads to; `None` when it is dead.
+    #[inline(always)]
+    #[must_use]
+    pub const fn owner(self) -> Option<Owner> {
+        if self.0 & Self::LIVE == 0 {
+            return None;
+        }
+        Some(Owner { worker: self.0 as u8, generation: (self.0 >> 8) as u8 & 0x0f })
+    }
+}
+
+impl Key {
+    /// The entry of a config id.
+    #[must_use]
+    pub const fn new(local: Option<LocalKey>) -> Self {
+        match local {
+            Some(local) => Self { local, live: 1, reserved: 0 },
+            None => Self { local: LocalKey { k0: 0, k1: 0 }, live: 0, reserved: 0 },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn slots_and_indices_keep_every_bit(listener in 0_u8..16, worker: u8, generation in 0_u8..16) {
+            let owner = Owner { worker, generation };
+            prop_assert_eq!(Slot::live(owner).owner(), Some(owner));
+            let index = socket_index(listener, owner);
+            prop_assert!(index < SOCKETS_CAPACITY);
+            prop_assert_eq!((index >> 12, index >> 8 & 15, index & 255), (listener.into(), generation.into(), worker.into()));
+        }
+    }
+
+    #[test]
+    fn a_fresh_map_steers_nobody() {
+        assert_eq!(Slot::default(), Slot::DEAD);
+        assert_eq!(Slot::DEAD.owner(), None);
+        assert_eq!(Key::default(), Key::new(None));
+    }
+
+    #[test]
+    fn an_ipv4_listener_is_keyed_by_its_mapped_address() {
+        let key = AddressKey::new(&Address::V4([192, 0, 2, 7]), 443);
+        let mapped = core::net::Ipv4Addr::new(192, 0, 2, 7).to_ipv6_mapped();
+        assert_eq!(key, AddressKey::new(&Address::V6(mapped.octets()), 443));
+    }
+}

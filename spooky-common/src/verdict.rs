@@ -1,0 +1,144 @@
+//! What becomes of a frame at the XDP hook, and the way it comes to that: the whole ingress decision, pure, over a
+//! [`Cursor`] and [`Tables`]. The kernel binds it to maps, tests to plain values. Must not know aya or pointers.
+//!
+//! Rule: what is not ours or not understood passes; a drop needs a rule of the operator that the frame itself proves.
+
+use crate::{
+    access::{self, Lists},
+    counter::Counter,
+    cursor::Cursor,
+    frame::{self, Opaque, Tuple},
+    invariant,
+    map::{AddressKey, Port, Settings},
+    steer::{self, Keys, Steer, Unknown},
+};
+
+/// The verdict on one frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// To the host's stack, counted.
+    Pass(Counter),
+    /// Refused by rule. The cursor stands at the UDP payload.
+    Drop(DropReason, Tuple),
+    /// To the AF_XDP socket of this receive queue; to the stack when there is none.
+    Redirect(u32),
+}
+
+/// Which rule refused a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum DropReason {
+    /// The source is on the deny list and not on the allow list.
+    Denied = 1,
+    /// The default is to deny, and the source is on no list.
+    NotAllowed = 2,
+}
+
+/// Everything the decision looks up.
+pub trait Tables: Keys + Lists + Listeners {
+    /// The settings in force.
+    fn settings(&self) -> &Settings;
+}
+
+/// How a destination is found to be one of our listeners.
+pub trait Listeners {
+    /// What is known of a UDP port; all zero for a port that is not ours.
+    fn port(&self, port: u16) -> Port;
+    /// The listener number (index + 1) of an address and port, where [`Port::by_address`] is set.
+    fn address(&self, key: &AddressKey) -> Option<u8>;
+}
+
+/// Decides for one Ethernet frame.
+#[inline(always)]
+pub fn ingress<C: Cursor, T: Tables>(cursor: &mut C, tables: &T) -> Verdict {
+    let tuple = match frame::udp(cursor) {
+        Ok(tuple) => tuple,
+        Err(opaque) => return Verdict::Pass(opaque.counter()),
+    };
+    if listener(tables, &tuple.destination, tuple.destination_port).is_none() {
+        return Verdict::Pass(Counter::XdpOtherPort);
+    }
+    let settings = tables.settings();
+    if let Some(reason) = access::refuse(&tuple.source, tables, settings.default_deny != 0) {
+        return Verdict::Drop(reason, tuple);
+    }
+    let Ok(header) = invariant::read(cursor, usize::from(tuple.payload_len)) else {
+        return Verdict::Pass(Counter::XdpNotQuic);
+    };
+    // The redirect to an AF_XDP socket belongs here: `Owner` on its own receive queue.
+    Verdict::Pass(match steer::steer(&header, tables, &settings.placement) {
+        Steer::Owner(_) => Counter::XdpOwner,
+        Steer::Place(_) => Counter::XdpNewFlow,
+        Steer::Unknown(Unknown::Long) => Counter::XdpUnknownLong,
+        Steer::Unknown(Unknown::Short) => Counter::XdpUnknownShort,
+    })
+}
+
+/// The index of the listener that a datagram to this address and port reaches, 0..=15: bound to the address, or to
+/// the family's wildcard. `None`: not ours.
+#[inline(always)]
+#[must_use]
+pub fn listener<T: Listeners>(tables: &T, address: &frame::Address, port: u16) -> Option<u8> {
+    let entry = tables.port(port);
+    let any = match address {
+        frame::Address::V4(_) => entry.any_v4,
+        frame::Address::V6(_) => entry.any_v6,
+    };
+    // The kernel prefers a socket bound to the address over one bound to the wildcard; so does this.
+    let number = if entry.by_address == 0 {
+        any
+    } else {
+        tables.address(&AddressKey::new(address, port)).unwrap_or(any)
+    };
+    number.checked_sub(1)
+}
+
+impl Opaque {
+    /// The counter of a frame that passes because it was not read down to UDP.
+    #[inline(always)]
+    #[must_use]
+    pub const fn counter(self) -> Counter {
+        match self {
+            Self::Truncated => Counter::XdpTruncated,
+            Self::NotIp => Counter::XdpNotIp,
+            Self::NotUdp => Counter::XdpNotUdp,
+            Self::Fragment => Counter::XdpFragment,
+            Self::Malformed => Counter::XdpMalformed,
+        }
+    }
+}
+
+impl DropReason {
+    /// The counter of a frame dropped for this reason.
+    #[inline(always)]
+    #[must_use]
+    pub const fn counter(self) -> Counter {
+        match self {
+            Self::Denied => Counter::XdpDenied,
+            Self::NotAllowed => Counter::XdpNotAllowed,
+        }
+    }
+
+    /// The reason with this number in a [`crate::sample::Sample`].
+    #[must_use]
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            1 => Some(Self::Denied),
+            2 => Some(Self::NotAllowed),
+            _ => None,
+        }
+    }
+}
+
+impl Verdict {
+    /// The one counter that this verdict adds to.
+    #[inline(always)]
+    #[must_use]
+    pub const fn counter(&self) -> Counter {
+        match self {
+            Self::Pass(counter) => *counter,
+            Self::Drop(reason, _) => reason.counter(),
+            Self::Redirect(_) => Counter::XdpRedirected,
+        }
+    }
+}
