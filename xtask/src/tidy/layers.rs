@@ -109,8 +109,9 @@ fn imports(code: &str, module: &str) -> Vec<(usize, String)> {
     for (at, root) in roots(code) {
         let line = code[..at].matches('\n').count();
         let (base, rest) = match root {
-            "crate" => (Vec::new(), &code[at + "crate::".len()..]),
-            _ => climb(module, &code[at..]),
+            "super" => climb(module, &code[at..]),
+            // `crate`, or the library as its own program names it.
+            _ => (Vec::new(), &code[at + root.len() + "::".len()..]),
         };
         let mut paths = Vec::new();
         expand(rest, &base, &mut paths);
@@ -119,10 +120,10 @@ fn imports(code: &str, module: &str) -> Vec<(usize, String)> {
     found
 }
 
-/// Where a path begins with `crate::` or `super::`.
+/// Where a path into this crate begins.
 fn roots(code: &str) -> Vec<(usize, &'static str)> {
     let mut roots = Vec::new();
-    for root in ["crate", "super"] {
+    for root in ["crate", "super", "spooky_user"] {
         let path = format!("{root}::");
         for (at, _) in code.match_indices(&path) {
             let before = code[..at].trim_end_matches(' ').chars().next_back();
