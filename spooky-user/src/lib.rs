@@ -9,6 +9,5 @@ pub mod controlplane;
 pub mod dataplane;
 pub mod id;
 pub mod snapshot;
-#[expect(unsafe_code, reason = "raw system calls live here and nowhere else")]
 pub mod sys;
 pub mod telemetry;

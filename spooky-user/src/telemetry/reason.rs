@@ -1,6 +1,8 @@
 //! The closed lists of reasons that metrics carry as the label `reason`. Each list is a bound on label cardinality.
 //!
-//! Imports nothing of the crate.
+//! Imports `codec::field`, whose refusals are counted here.
+
+use crate::codec::field::Malformed;
 
 /// A closed list of label values.
 pub trait Reason: Copy + Sized + 'static {
@@ -132,5 +134,33 @@ reasons! {
         Trailers = "trailers",
         /// A field section over a limit.
         TooLarge = "too_large",
+    }
+}
+
+impl From<Malformed> for MalformedReason {
+    fn from(malformed: Malformed) -> Self {
+        match malformed {
+            Malformed::PseudoMissing
+            | Malformed::PseudoRepeated
+            | Malformed::PseudoUnknown
+            | Malformed::PseudoLate
+            | Malformed::PseudoProhibited
+            | Malformed::Scheme
+            | Malformed::Status => Self::PseudoHeader,
+            Malformed::Method | Malformed::Connect => Self::Method,
+            Malformed::FieldName | Malformed::FieldUnderscore => Self::FieldName,
+            Malformed::FieldValue => Self::FieldValue,
+            Malformed::ConnectionSpecific | Malformed::Te => Self::ConnectionSpecific,
+            Malformed::Authority(_) | Malformed::HostMismatch | Malformed::HostRepeated => {
+                Self::Authority
+            }
+            Malformed::Path(_) => Self::Path,
+            Malformed::ContentLength | Malformed::ContentMismatch => Self::ContentLength,
+            Malformed::Trailers => Self::Trailers,
+            Malformed::TooManyFields
+            | Malformed::SectionTooLarge
+            | Malformed::NameTooLong
+            | Malformed::ValueTooLong => Self::TooLarge,
+        }
     }
 }

@@ -1,0 +1,137 @@
+//! What a backend is told about the client: X-Forwarded-For, -Proto, -Host, and Via (RFC 9110 §7.6.3). Imports codec only.
+//!
+//! spooky is the edge: it trusts nobody before it, so whatever a client sent of these fields is replaced, not appended to.
+
+use std::net::IpAddr;
+
+use http::HeaderMap;
+use http::header::{HeaderName, HeaderValue, VIA};
+
+use super::authority::Authority;
+use super::field::Scheme;
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// The request's ID, for the backend's own log.
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Every field that says who the client is or what a trusted proxy found out: none is believed from a client.
+pub const REPLACED: [HeaderName; 13] = [
+    HeaderName::from_static("cdn-loop"),
+    HeaderName::from_static("client-cert"),
+    HeaderName::from_static("client-cert-chain"),
+    HeaderName::from_static("early-data"),
+    http::header::FORWARDED,
+    VIA,
+    HeaderName::from_static("x-forwarded-client-cert"),
+    X_FORWARDED_FOR,
+    X_FORWARDED_HOST,
+    HeaderName::from_static("x-forwarded-port"),
+    X_FORWARDED_PROTO,
+    HeaderName::from_static("x-real-ip"),
+    X_REQUEST_ID,
+];
+
+/// Via of a request that came over HTTP/3.
+const VIA_REQUEST: HeaderValue = HeaderValue::from_static("3 spooky");
+
+/// Via of a response that came over HTTP/2.
+const VIA_RESPONSE: HeaderValue = HeaderValue::from_static("2 spooky");
+
+/// Replaces in a request everything of [`REPLACED`]. `peer` is the client's last *validated* address (RFC 9000 §9), never one
+/// that a packet merely claims; `request_id` is visible ASCII.
+pub fn replace_in_request(
+    headers: &mut HeaderMap,
+    peer: IpAddr,
+    scheme: Scheme,
+    authority: &Authority,
+    request_id: &[u8],
+) {
+    for name in REPLACED {
+        headers.remove(name);
+    }
+    let mut set = |name: HeaderName, value: &[u8]| {
+        // An address, a checked authority and hexadecimal digits are valid values; were one not, it is left out.
+        if let Ok(value) = HeaderValue::from_bytes(value) {
+            headers.insert(name, value);
+        }
+    };
+    // An IPv4 client on a dual-stack socket is an IPv4 client.
+    set(X_FORWARDED_FOR, peer.to_canonical().to_string().as_bytes());
+    set(X_FORWARDED_HOST, authority.as_str().as_bytes());
+    set(X_REQUEST_ID, request_id);
+    let proto = match scheme {
+        Scheme::Https => HeaderValue::from_static("https"),
+    };
+    headers.insert(X_FORWARDED_PROTO, proto);
+    headers.insert(VIA, VIA_REQUEST);
+}
+
+/// Adds spooky to the Via of a response, behind those that saw it before.
+pub fn append_in_response(headers: &mut HeaderMap) {
+    // Full means 32,768 fields, which no response within its limits has.
+    let _ = headers.try_append(VIA, VIA_RESPONSE);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn replaced(peer: &str, sent: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in sent {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        let authority = Authority::parse(b"Example.com:8443", 443).unwrap();
+        replace_in_request(&mut headers, peer.parse().unwrap(), Scheme::Https, &authority, b"0a1b");
+        headers
+    }
+
+    fn all<'h>(headers: &'h HeaderMap, name: &str) -> Vec<&'h str> {
+        headers.get_all(name).iter().map(|value| value.to_str().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_backend_sees_exactly_the_validated_peer() {
+        let headers = replaced(
+            "192.0.2.7",
+            &[
+                ("x-forwarded-for", "10.0.0.1"),
+                ("x-forwarded-for", "10.0.0.2, 10.0.0.3"),
+                ("x-forwarded-proto", "http"),
+                ("x-forwarded-host", "evil.example"),
+                ("x-forwarded-port", "1"),
+                ("x-forwarded-client-cert", "Hash=0"),
+                ("forwarded", "for=10.0.0.1"),
+                ("x-real-ip", "10.0.0.1"),
+                ("x-request-id", "mine"),
+                ("early-data", "1"),
+                ("via", "1.1 other"),
+                ("accept", "*/*"),
+            ],
+        );
+        assert_eq!(all(&headers, "x-forwarded-for"), ["192.0.2.7"]);
+        assert_eq!(all(&headers, "x-forwarded-proto"), ["https"]);
+        assert_eq!(all(&headers, "x-forwarded-host"), ["example.com:8443"]);
+        assert_eq!(all(&headers, "x-request-id"), ["0a1b"]);
+        assert_eq!(all(&headers, "via"), ["3 spooky"]);
+        assert_eq!(all(&headers, "accept"), ["*/*"]);
+        assert_eq!(headers.len(), 6, "{headers:?}");
+    }
+
+    #[test]
+    fn a_mapped_address_is_ipv4() {
+        assert_eq!(all(&replaced("::ffff:192.0.2.7", &[]), "x-forwarded-for"), ["192.0.2.7"]);
+        assert_eq!(all(&replaced("2001:db8::1", &[]), "x-forwarded-for"), ["2001:db8::1"]);
+    }
+
+    #[test]
+    fn a_response_keeps_earlier_hops() {
+        let mut headers = HeaderMap::new();
+        headers.insert(VIA, HeaderValue::from_static("1.1 cache"));
+        append_in_response(&mut headers);
+        assert_eq!(all(&headers, "via"), ["1.1 cache", "2 spooky"]);
+    }
+}
