@@ -1,17 +1,32 @@
 //! The one value both planes hold: what the configuration says, compiled, immutable, numbered.
 //!
 //! Made by `controlplane::config::compile` alone; stored by `controlplane::publish`; read by workers. May name the compiled
-//! types of quic (TLS), route, balance and upstream.
+//! types of quic (TLS), route, filter, balance and upstream.
 
 use std::sync::Arc;
 
+use crate::dataplane::filter::ip_access::AccessList;
+use crate::dataplane::route::Table;
 use crate::dataplane::upstream::cluster::Cluster;
+use crate::id::ClusterId;
 
 /// Everything a request needs to know of the configuration. A request keeps the snapshot it began with.
 #[derive(Debug)]
 pub struct Snapshot {
     /// Counts up with each publication, from 1.
     pub version: u64,
+    /// Which route a request takes.
+    pub routes: Table,
     /// Upstreams by [`crate::id::ClusterId`].
     pub clusters: Vec<Arc<Cluster>>,
+    /// Who may connect.
+    pub access: AccessList,
+}
+
+impl Snapshot {
+    /// The upstream of a route of this snapshot.
+    #[must_use]
+    pub fn cluster(&self, id: ClusterId) -> Option<&Arc<Cluster>> {
+        self.clusters.get(id.index())
+    }
 }

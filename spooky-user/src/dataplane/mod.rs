@@ -2,5 +2,6 @@
 
 pub mod balance;
 pub mod exchange;
+pub mod filter;
 pub mod route;
 pub mod upstream;

@@ -1,3 +1,10 @@
-//! Which rule a request falls under.
+//! Which rule: host and path to a route, whose cluster serves the request. No prefix wins by its place in the file.
 //!
 //! May import: exchange, codec, id, telemetry.
+
+mod table;
+
+pub use table::{Duplicate, HostPattern, PathPattern, Route, Rule, Table};
+
+#[cfg(test)]
+mod tests;

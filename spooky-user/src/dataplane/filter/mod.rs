@@ -1,0 +1,5 @@
+//! Policies a connection or request must pass.
+//!
+//! May import: exchange, codec, id, telemetry; never route or balance.
+
+pub mod ip_access;
