@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use super::tls::Connector;
 use crate::dataplane::balance::{Balancer, HashOn};
 use crate::id::ClusterId;
 
@@ -56,8 +57,8 @@ pub struct Health {
 /// How connections to the endpoints of one upstream are made and bounded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// TLS towards the backend; `None` is cleartext HTTP/2 with prior knowledge (RFC 9113 §3.3).
-    pub tls: Option<TlsSettings>,
+    /// TLS towards the backend, compiled by [`Connector::new`]; `None` is cleartext HTTP/2 with prior knowledge (RFC 9113 §3.3).
+    pub tls: Option<Connector>,
     /// TCP connect and TLS handshake together.
     pub connect_timeout: Duration,
     /// From the end of the request head sent to the response head.

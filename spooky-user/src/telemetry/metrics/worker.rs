@@ -128,6 +128,8 @@ worker_metrics! {
     access_log_dropped: Counter = Counter::new();
     /// Backend connections opened.
     pool_connections_opened: Counter = Counter::new();
+    /// Backend connections that could not be opened, by kind.
+    pool_connect_failures: Labelled = Labelled::new();
     /// Backend connections closed.
     pool_connections_closed: Counter = Counter::new();
     /// Backend connections open now.
