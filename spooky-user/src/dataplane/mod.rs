@@ -3,5 +3,7 @@
 pub mod balance;
 pub mod exchange;
 pub mod filter;
+pub mod packet;
+pub mod quic;
 pub mod route;
 pub mod upstream;

@@ -1,0 +1,266 @@
+//! The coupling of the two sides of an exchange: bounded bodies both ways, trailers, cancellation.
+//!
+//! The downstream session holds one end, the serving task the other; both run on one thread. Each direction holds at most
+//! [`BUFFER_SIZE`] octets: the session stops reading from QUIC when the request side is full, so the client's flow control
+//! window closes (RFC 9000 §4.1); the task stops reading from HTTP/2 when the response side is full and gives back window
+//! only for what QUIC has taken, so the backend's window closes (RFC 9113 §5.2). No body is ever held whole.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+
+use super::error::Kind;
+use super::mailbox::Mailbox;
+
+/// Octets one direction of one exchange may hold: four HTTP/2 frames of the usual 16 KiB.
+pub const BUFFER_SIZE: usize = 64 * 1024;
+
+/// What comes next of the request, seen by the serving task.
+#[derive(Debug)]
+pub enum Inbound {
+    /// Octets of the body.
+    Data(Bytes),
+    /// The trailer section; the request ends with it.
+    Trailers(HeaderMap),
+    /// The request has ended.
+    End,
+}
+
+/// What comes next of the response, seen by the session.
+#[derive(Debug)]
+pub enum Outbound {
+    /// A 1xx head (RFC 9110 §15.2).
+    Informational(StatusCode, HeaderMap),
+    /// The final head; `true` when the response ends with it.
+    Head(StatusCode, HeaderMap, bool),
+    /// Octets of the body.
+    Data(Bytes),
+    /// The trailer section; the response ends with it.
+    Trailers(HeaderMap),
+    /// The response has ended.
+    End,
+    /// The response cannot be completed; the stream is to be reset, never ended cleanly.
+    Abort(AbortCode),
+}
+
+/// Why a response stream is reset (RFC 9114 §8.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AbortCode {
+    /// H3_INTERNAL_ERROR: the backend cut the response short.
+    Internal,
+    /// H3_REQUEST_REJECTED: not processed, may be tried again.
+    Rejected,
+    /// H3_MESSAGE_ERROR: the request turned out to be malformed.
+    Message,
+}
+
+/// Both directions of one exchange.
+#[derive(Debug)]
+pub struct Link {
+    stream: u64,
+    mailbox: Rc<Mailbox>,
+    /// Posted to the mailbox and not yet seen by the session.
+    posted: Cell<bool>,
+    task: RefCell<Option<Waker>>,
+    request: RefCell<Request>,
+    response: RefCell<Response>,
+    failed: Cell<Option<Kind>>,
+}
+
+#[derive(Debug, Default)]
+struct Request {
+    chunks: VecDeque<Bytes>,
+    buffered: usize,
+    trailers: Option<HeaderMap>,
+    ended: bool,
+}
+
+#[derive(Debug, Default)]
+struct Response {
+    queue: VecDeque<Outbound>,
+    buffered: usize,
+    /// Octets QUIC has taken since the task last asked.
+    accepted: usize,
+}
+
+// === impl Link: both ends ===
+
+impl Link {
+    /// For one stream of the connection behind `mailbox`.
+    #[must_use]
+    pub fn new(stream: u64, mailbox: Rc<Mailbox>) -> Rc<Self> {
+        Rc::new(Self {
+            stream,
+            mailbox,
+            posted: Cell::new(false),
+            task: RefCell::new(None),
+            request: RefCell::default(),
+            response: RefCell::default(),
+            failed: Cell::new(None),
+        })
+    }
+
+    fn post(&self) {
+        if !self.posted.replace(true) {
+            self.mailbox.post(self.stream);
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = self.task.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+}
+
+// === impl Link: the session's end ===
+
+impl Link {
+    /// The session has taken the post; a new one will be queued again.
+    pub fn seen(&self) {
+        self.posted.set(false);
+    }
+
+    /// Octets of request body that may be pushed now.
+    #[must_use]
+    pub fn request_room(&self) -> usize {
+        BUFFER_SIZE.saturating_sub(self.request.borrow().buffered)
+    }
+
+    /// Hands over request body. The caller keeps to [`Self::request_room`].
+    pub fn push_request(&self, data: Bytes) {
+        let mut request = self.request.borrow_mut();
+        request.buffered += data.len();
+        request.chunks.push_back(data);
+        drop(request);
+        self.wake();
+    }
+
+    /// The request has ended, with or without trailers.
+    pub fn end_request(&self, trailers: Option<HeaderMap>) {
+        let mut request = self.request.borrow_mut();
+        request.ended = true;
+        request.trailers = trailers;
+        drop(request);
+        self.wake();
+    }
+
+    /// The client is gone or broke the protocol: the task stops at its next poll.
+    pub fn fail(&self, kind: Kind) {
+        if self.failed.get().is_none() {
+            self.failed.set(Some(kind));
+        }
+        self.wake();
+    }
+
+    /// The next thing to send.
+    pub fn pop_response(&self) -> Option<Outbound> {
+        self.response.borrow_mut().queue.pop_front()
+    }
+
+    /// Whether the end comes next, so that it can travel with the octets before it.
+    #[must_use]
+    pub fn ends_next(&self) -> bool {
+        matches!(self.response.borrow().queue.front(), Some(Outbound::End))
+    }
+
+    /// Puts back what the stream could not take yet.
+    pub fn return_response(&self, outbound: Outbound) {
+        self.response.borrow_mut().queue.push_front(outbound);
+    }
+
+    /// QUIC has taken this many octets of body: there is room again, and HTTP/2 window to give back.
+    pub fn accept_response(&self, octets: usize) {
+        let mut response = self.response.borrow_mut();
+        response.buffered = response.buffered.saturating_sub(octets);
+        response.accepted += octets;
+        drop(response);
+        self.wake();
+    }
+
+    /// Octets held in both directions.
+    #[must_use]
+    pub fn buffered(&self) -> usize {
+        self.request.borrow().buffered + self.response.borrow().buffered
+    }
+}
+
+// === impl Link: the task's end ===
+
+impl Link {
+    /// Why the exchange has to stop, if it has.
+    #[must_use]
+    pub fn failure(&self) -> Option<Kind> {
+        self.failed.get()
+    }
+
+    /// Registers the task for every change on the link. Call before looking.
+    pub fn register(&self, cx: &Context<'_>) {
+        let mut slot = self.task.borrow_mut();
+        match slot.as_mut() {
+            Some(waker) => waker.clone_from(cx.waker()),
+            None => *slot = Some(cx.waker().clone()),
+        }
+    }
+
+    /// The next part of the request. Register first.
+    ///
+    /// # Errors
+    ///
+    /// The reason when the client is gone.
+    pub fn poll_request(&self) -> Poll<Result<Inbound, Kind>> {
+        if let Some(kind) = self.failed.get() {
+            return Poll::Ready(Err(kind));
+        }
+        let mut request = self.request.borrow_mut();
+        if let Some(data) = request.chunks.pop_front() {
+            request.buffered -= data.len();
+            drop(request);
+            self.post();
+            return Poll::Ready(Ok(Inbound::Data(data)));
+        }
+        if request.ended {
+            return Poll::Ready(Ok(match request.trailers.take() {
+                Some(trailers) => Inbound::Trailers(trailers),
+                None => Inbound::End,
+            }));
+        }
+        Poll::Pending
+    }
+
+    /// Whether the response side has room for one more piece of body. Register first.
+    #[must_use]
+    pub fn has_response_room(&self) -> bool {
+        self.response.borrow().buffered < BUFFER_SIZE
+    }
+
+    /// Octets of response body that QUIC has taken since the last call.
+    pub fn take_accepted(&self) -> usize {
+        std::mem::take(&mut self.response.borrow_mut().accepted)
+    }
+
+    /// Queues the next part of the response. Body only while [`Self::has_response_room`].
+    pub fn send(&self, outbound: Outbound) {
+        let mut response = self.response.borrow_mut();
+        if let Outbound::Data(data) = &outbound {
+            response.buffered += data.len();
+        }
+        response.queue.push_back(outbound);
+        drop(response);
+        self.post();
+    }
+
+    /// Drops what is queued and resets the stream instead.
+    pub fn abort(&self, code: AbortCode) {
+        let mut response = self.response.borrow_mut();
+        response.queue.clear();
+        response.buffered = 0;
+        response.queue.push_back(Outbound::Abort(code));
+        drop(response);
+        self.post();
+    }
+}

@@ -1,0 +1,177 @@
+//! Connection IDs that spooky issues, and the secrets behind them.
+//!
+//! The layout is `spooky_common::cid`: an encrypted block that only user space makes (draft-ietf-quic-load-balancers,
+//! single-pass form), and a masked worker and generation that the kernel reads too. Retirement and numbering are quiche's.
+
+use std::cell::Cell;
+use std::fmt;
+
+use aes::Aes128Enc;
+use aes::cipher::{BlockCipherEncrypt, KeyInit};
+use ring::hmac;
+use ring::rand::{SecureRandom, SystemRandom};
+use spooky_common::cid::{self, CID_LEN, LocalKey, Owner};
+
+/// An issued connection ID.
+pub type Cid = [u8; CID_LEN];
+
+/// Secrets of one connection-ID configuration. The same in every worker; kept across restarts when read from a file.
+#[derive(Clone)]
+pub struct Secrets {
+    /// Code point in the first octet, 0..=6.
+    pub config_id: u8,
+    /// Names this machine to a load balancer in front of it.
+    pub server_id: [u8; 3],
+    /// AES-128 key of octets 1 to 16.
+    pub block_key: [u8; 16],
+    /// Key of octets 17 to 19, also in the kernel's KEYS map.
+    pub local_key: LocalKey,
+}
+
+/// Issues and reads the IDs of one worker.
+pub struct Issuer {
+    first_octet: u8,
+    server_id: [u8; 3],
+    owner: Owner,
+    cipher: Aes128Enc,
+    local_key: LocalKey,
+    reset_key: hmac::Key,
+    random: SystemRandom,
+    /// Counted up from a random start, so that no block repeats under one key.
+    nonce: Cell<u128>,
+}
+
+// === impl Secrets ===
+
+impl Secrets {
+    /// Fresh keys that live as long as the process.
+    ///
+    /// # Panics
+    ///
+    /// When the system has no randomness: nothing could be served safely then.
+    #[must_use]
+    pub fn random(config_id: u8, server_id: [u8; 3]) -> Self {
+        let mut bytes = [0; 32];
+        let filled = SystemRandom::new().fill(&mut bytes);
+        assert!(filled.is_ok(), "the system's random source failed");
+        Self::from_bytes(config_id, server_id, &bytes)
+    }
+
+    /// Keys from 32 octets: 16 for the block, 16 for the local part.
+    #[must_use]
+    pub fn from_bytes(config_id: u8, server_id: [u8; 3], bytes: &[u8; 32]) -> Self {
+        let (block, local) = bytes.split_at(16);
+        let mut block_key = [0; 16];
+        block_key.copy_from_slice(block);
+        let (k0, k1) = local.split_at(8);
+        let word = |half: &[u8]| half.iter().rev().fold(0u64, |sum, b| sum << 8 | u64::from(*b));
+        Self { config_id, server_id, block_key, local_key: LocalKey { k0: word(k0), k1: word(k1) } }
+    }
+
+    /// The key of stateless reset tokens (RFC 9000 §10.3.2), derived so that one secret file is enough.
+    fn reset_key(&self) -> hmac::Key {
+        let mut material = Vec::with_capacity(32);
+        material.extend_from_slice(&self.block_key);
+        material.extend_from_slice(&self.local_key.k0.to_le_bytes());
+        material.extend_from_slice(&self.local_key.k1.to_le_bytes());
+        let derived =
+            hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &material), b"spooky stateless reset v1");
+        hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref())
+    }
+}
+
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Secrets").field("config_id", &self.config_id).finish_non_exhaustive()
+    }
+}
+
+// === impl Issuer ===
+
+impl Issuer {
+    /// For one worker of one generation.
+    ///
+    /// # Panics
+    ///
+    /// When the system has no randomness.
+    #[must_use]
+    pub fn new(secrets: &Secrets, owner: Owner) -> Self {
+        let random = SystemRandom::new();
+        let mut start = [0; 16];
+        assert!(random.fill(&mut start).is_ok(), "the system's random source failed");
+        Self {
+            first_octet: cid::first_octet(secrets.config_id),
+            server_id: secrets.server_id,
+            owner,
+            cipher: Aes128Enc::new(&secrets.block_key.into()),
+            local_key: secrets.local_key,
+            reset_key: secrets.reset_key(),
+            random,
+            nonce: Cell::new(u128::from_le_bytes(start)),
+        }
+    }
+
+    /// A new ID of this worker. Never the same twice: worker and generation are inside the block, the nonce counts up.
+    #[must_use]
+    pub fn issue(&self) -> Cid {
+        let nonce = self.nonce.get().wrapping_add(1);
+        self.nonce.set(nonce);
+        let mut block = [0; 16];
+        let (head, tail) = block.split_at_mut(5);
+        head.copy_from_slice(&[
+            self.server_id[0],
+            self.server_id[1],
+            self.server_id[2],
+            self.owner.worker,
+            self.owner.generation,
+        ]);
+        for (octet, value) in tail.iter_mut().zip(nonce.to_le_bytes()) {
+            *octet = value;
+        }
+        let mut block = block.into();
+        self.cipher.encrypt_block(&mut block);
+        let mut cid = [0; CID_LEN];
+        cid[0] = self.first_octet;
+        for (octet, value) in cid.iter_mut().skip(1).zip(block.iter()) {
+            *octet = *value;
+        }
+        cid::seal(&mut cid, &self.local_key, self.owner);
+        cid
+    }
+
+    /// Whose ID this is, if it was issued under our keys.
+    #[must_use]
+    pub fn open(&self, cid: &Cid) -> Option<Owner> {
+        (cid[0] == self.first_octet).then(|| cid::open(cid, &self.local_key)).flatten()
+    }
+
+    /// Whose worker and generation this issuer speaks for.
+    #[must_use]
+    pub fn owner(&self) -> Owner {
+        self.owner
+    }
+
+    /// The stateless reset token of an ID (RFC 9000 §10.3.2): the same in every worker and after a restart with the
+    /// same keys.
+    #[must_use]
+    pub fn reset_token(&self, cid: &[u8]) -> [u8; 16] {
+        let tag = hmac::sign(&self.reset_key, cid);
+        let mut token = [0; 16];
+        for (octet, value) in token.iter_mut().zip(tag.as_ref()) {
+            *octet = *value;
+        }
+        token
+    }
+
+    /// Fills `out` with unpredictable octets.
+    pub fn fill_random(&self, out: &mut [u8]) {
+        // A failing source after start leaves zeros: acceptable for padding, which is all this is used for.
+        let _ = self.random.fill(out);
+    }
+}
+
+impl fmt::Debug for Issuer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Issuer").field("owner", &self.owner).finish_non_exhaustive()
+    }
+}

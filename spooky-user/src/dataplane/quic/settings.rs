@@ -1,0 +1,88 @@
+//! What the configuration decides for the QUIC and HTTP/3 side of a listener, in plain values.
+//!
+//! Filled by `controlplane::config`, read by workers. Imports nothing of the crate.
+
+use std::time::Duration;
+
+/// Transport settings of one listener (RFC 9000 §18.2 where they are transport parameters).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuicSettings {
+    /// max_idle_timeout: a connection without packets is dropped after this.
+    pub idle_timeout: Duration,
+    /// From the first Initial to the end of the handshake.
+    pub handshake_timeout: Duration,
+    /// initial_max_streams_bidi: requests a client may have open at once.
+    pub max_streams: u64,
+    /// Flow control window of one request stream, in octets.
+    pub stream_window: Window,
+    /// Flow control window of the connection, in octets.
+    pub connection_window: Window,
+    /// Congestion controller for what we send.
+    pub congestion: Congestion,
+    /// Largest UDP payload we send and accept, in octets, 1200..=1452.
+    pub max_udp_payload: usize,
+    /// active_connection_id_limit: IDs of the client's that we keep; also how many of ours a client may hold.
+    pub active_connection_id_limit: u64,
+    /// Connections of this listener in all workers together.
+    pub max_connections: usize,
+    /// Stateless resets one worker sends a second at most (RFC 9000 §10.3).
+    pub stateless_resets_per_second: u32,
+}
+
+/// A window that starts small and grows with the client's speed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// At first, in octets.
+    pub initial: u64,
+    /// At most, in octets.
+    pub max: u64,
+}
+
+/// Congestion controllers that quiche has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Congestion {
+    /// RFC 9438.
+    Cubic,
+    /// RFC 9002 §7.
+    Reno,
+    /// draft-ietf-ccwg-bbr.
+    Bbr2,
+}
+
+/// HTTP/3 settings of one listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Http3Settings {
+    /// Field section size by RFC 9114 §4.2.2, in octets; above it a request is answered 431.
+    pub max_field_section_size: u64,
+    /// Fields in a section, pseudo-header fields included.
+    pub max_fields: usize,
+    /// Requests after which a connection is told to go away (RFC 9114 §5.2).
+    pub max_requests_per_connection: u64,
+}
+
+impl Default for QuicSettings {
+    fn default() -> Self {
+        Self {
+            idle_timeout: Duration::from_secs(30),
+            handshake_timeout: Duration::from_secs(5),
+            max_streams: 100,
+            stream_window: Window { initial: 64 << 10, max: 1 << 20 },
+            connection_window: Window { initial: 1 << 20, max: 4 << 20 },
+            congestion: Congestion::Cubic,
+            max_udp_payload: 1350,
+            active_connection_id_limit: 4,
+            max_connections: 10_000,
+            stateless_resets_per_second: 100,
+        }
+    }
+}
+
+impl Default for Http3Settings {
+    fn default() -> Self {
+        Self {
+            max_field_section_size: 32 << 10,
+            max_fields: 100,
+            max_requests_per_connection: 10_000,
+        }
+    }
+}
