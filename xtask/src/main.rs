@@ -21,7 +21,6 @@ Using it
                    spooky in front of them, and print how to try it. Ctrl-C ends all of it.
                      --no-sudo     do not ask for root; serve without the kernel programs
                      --release     build with full optimisation (several minutes more, once)
-                     --config F    another configuration than config/dev.yaml
   test             Build everything and run every test. The last line is
                    `N passed, M failed, K skipped`. Words after `--` go to the test binaries.
                      --no-sudo     skip what needs root, and say so
