@@ -80,8 +80,8 @@ fn start_backend(bin: &Path, name: &'static str, address: &str) -> Result<Runnin
             Ok(running)
         }
         _ => Err(Failure::new(format!(
-            "backend {name} does not listen on {address}: is another program on that port? \
-             (`ss -ltnp` shows which)"
+            "backend {name} did not begin to listen on {address}, see above; `ss -ltnp` shows \
+             whether another program has the port"
         ))),
     }
 }
