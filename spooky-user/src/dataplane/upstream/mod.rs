@@ -18,6 +18,7 @@ mod driver;
 mod pool;
 mod resets;
 pub mod tls;
+mod turns;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -30,6 +31,7 @@ pub use self::classify::{classify, classify_reset};
 use self::cluster::{Cluster, Endpoint, Settings};
 pub use self::connection::Lease;
 use self::pool::Pool;
+use self::turns::Turns;
 use crate::dataplane::exchange::error::ProxyError;
 use crate::id::WorkerId;
 use crate::telemetry::metrics::WorkerMetrics;
@@ -42,6 +44,7 @@ pub struct Pools {
     metrics: Arc<WorkerMetrics>,
     /// By address; more than one when settings differ or have changed.
     pools: RefCell<HashMap<SocketAddr, Vec<Named>>>,
+    turns: RefCell<Turns>,
     draining: Cell<bool>,
 }
 
@@ -57,7 +60,13 @@ impl Pools {
     /// No connections yet. They are opened on demand by tasks of the current `LocalSet`.
     #[must_use]
     pub fn new(worker: WorkerId, metrics: Arc<WorkerMetrics>) -> Self {
-        Self { worker, metrics, pools: RefCell::default(), draining: Cell::new(false) }
+        Self {
+            worker,
+            metrics,
+            pools: RefCell::default(),
+            turns: RefCell::default(),
+            draining: Cell::new(false),
+        }
     }
 
     /// Waits for a stream on a connection to this endpoint: at once and without allocating when a connection has room, else
@@ -80,9 +89,26 @@ impl Pools {
         }
     }
 
-    /// Keeps the pools of these clusters' endpoints. The others take no new requests: their connections close when their
-    /// streams have ended, and whoever waits in them is still served.
+    /// The next endpoint of `cluster` for which `eligible` is true, by its index in `cluster.endpoints`; `None` when it is
+    /// true for none. `key` is [`crate::dataplane::balance::hash`] of what `cluster.hash_on` names; only ring hash looks at it.
+    ///
+    /// The state is this worker's own, so workers do not move in lock step. `eligible` must not call this again.
+    pub fn pick(
+        &self,
+        cluster: &Arc<Cluster>,
+        key: u64,
+        eligible: impl FnMut(usize) -> bool,
+    ) -> Option<usize> {
+        self.turns.borrow_mut().pick(cluster, key, eligible)
+    }
+
+    /// Takes a snapshot's upstreams, in the order of their `id`: at start, and after each reload.
+    ///
+    /// Pools of endpoints that are still configured stay. The others take no new requests: their connections close when
+    /// their streams have ended, and whoever waits in them is still served. Balancers that did not change go on where they
+    /// stood.
     pub fn retain(&self, clusters: &[Arc<Cluster>]) {
+        self.turns.borrow_mut().retain(clusters);
         self.pools.borrow_mut().retain(|address, pools| {
             pools.retain_mut(|named| {
                 let mut endpoints = clusters.iter().flat_map(|cluster| &cluster.endpoints);
@@ -142,3 +168,6 @@ impl fmt::Debug for Pools {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;
