@@ -1,0 +1,128 @@
+//! Every map of the object, and the decision's tables bound to them. Names, capacities and layouts come from
+//! spooky-common. Must not hold a decision of its own.
+
+use aya_ebpf::{
+    macros::map,
+    maps::{Array, HashMap, LpmTrie, PerCpuArray, ReusePortSockArray, RingBuf, XskMap},
+};
+use spooky_common::{
+    cid::LocalKey,
+    counter::Counter,
+    frame::Address,
+    map::{self, AddressKey, Key, Port, Settings, Slot},
+    steer::Keys,
+    access::Lists,
+    verdict::{Listeners, Tables},
+};
+
+use crate::lists;
+
+/// Control plane writes, both programs read: UDP port -> listeners on it.
+#[map]
+pub static PORTS: Array<Port> = Array::with_max_entries(map::PORTS_CAPACITY, 0);
+
+/// Control plane writes, both programs read: bound address and port -> listener number.
+#[map]
+pub static ADDRESSES: HashMap<AddressKey, u32> =
+    HashMap::with_max_entries(map::LISTENERS_CAPACITY, 0);
+
+/// Control plane writes, sk_reuseport selects: listener, generation, worker -> socket.
+#[map]
+pub static SOCKETS: ReusePortSockArray =
+    ReusePortSockArray::with_max_entries(map::SOCKETS_CAPACITY, 0);
+
+/// Control plane writes, sk_reuseport reads: octet of hash -> worker of a new flow.
+#[map]
+pub static SLOTS: Array<Slot> = Array::with_max_entries(map::SLOTS_CAPACITY, 0);
+
+/// Control plane writes, both programs read: config id -> key.
+#[map]
+pub static KEYS: Array<Key> = Array::with_max_entries(map::KEYS_CAPACITY, 0);
+
+/// Control plane writes, XDP reads: denied IPv4 prefixes.
+#[map]
+pub static DENY_V4: LpmTrie<[u8; 4], u32> = LpmTrie::with_max_entries(map::DENY_CAPACITY, 0);
+
+/// Control plane writes, XDP reads: denied IPv6 prefixes.
+#[map]
+pub static DENY_V6: LpmTrie<[u8; 16], u32> = LpmTrie::with_max_entries(map::DENY_CAPACITY, 0);
+
+/// Control plane writes, XDP reads: allowed IPv4 prefixes.
+#[map]
+pub static ALLOW_V4: LpmTrie<[u8; 4], u32> = LpmTrie::with_max_entries(map::ALLOW_CAPACITY, 0);
+
+/// Control plane writes, XDP reads: allowed IPv6 prefixes.
+#[map]
+pub static ALLOW_V6: LpmTrie<[u8; 16], u32> = LpmTrie::with_max_entries(map::ALLOW_CAPACITY, 0);
+
+/// Control plane writes, both programs read: one entry.
+#[map]
+pub static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
+
+/// Both programs write, telemetry reads and sums over the CPUs.
+#[map]
+pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::COUNT, 0);
+
+/// XDP writes, control plane reads: sampled drops.
+#[map]
+pub static SAMPLES: RingBuf = RingBuf::with_byte_size(map::SAMPLES_CAPACITY, 0);
+
+/// Control plane writes, XDP redirects to: receive queue -> AF_XDP socket.
+#[map]
+pub static XSKS: XskMap = XskMap::with_max_entries(map::XSKS_CAPACITY, 0);
+
+/// The maps as the tables of a decision.
+pub struct Maps {
+    settings: &'static Settings,
+}
+
+// === impl Maps ===
+
+impl Maps {
+    /// `None` never happens to an array of one entry, but the verifier wants it said.
+    #[inline(always)]
+    pub fn open() -> Option<Self> {
+        Some(Self { settings: SETTINGS.get(0)? })
+    }
+}
+
+impl Keys for Maps {
+    #[inline(always)]
+    fn local_key(&self, config_id: u8) -> Option<&LocalKey> {
+        let key = KEYS.get(u32::from(config_id))?;
+        (key.live != 0).then_some(&key.local)
+    }
+}
+
+impl Lists for Maps {
+    #[inline(always)]
+    fn allows(&self, source: &Address) -> bool {
+        lists::covers(&ALLOW_V4, &ALLOW_V6, source)
+    }
+
+    #[inline(always)]
+    fn denies(&self, source: &Address) -> bool {
+        lists::covers(&DENY_V4, &DENY_V6, source)
+    }
+}
+
+impl Listeners for Maps {
+    #[inline(always)]
+    fn port(&self, port: u16) -> Port {
+        PORTS.get(u32::from(port)).copied().unwrap_or_default()
+    }
+
+    #[inline(always)]
+    fn address(&self, key: &AddressKey) -> Option<u8> {
+        // SAFETY: entries are never removed and reused while an interval of readers lasts: the value is four octets
+        // and read once.
+        unsafe { ADDRESSES.get(key) }.map(|number| *number as u8)
+    }
+}
+
+impl Tables for Maps {
+    #[inline(always)]
+    fn settings(&self) -> &Settings {
+        self.settings
+    }
+}

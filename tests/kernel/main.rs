@@ -1,0 +1,7 @@
+//! The kernel programs, run by the kernel: shape of the object, verifier, verdicts frame by frame, the same decision
+//! on the host, real sockets, lists, attaching. What needs privilege says SKIPPED without it, and fails under
+//! `SPOOKY_REQUIRE_KERNEL=1`.
+
+mod cost;
+mod frames;
+mod rig;

@@ -1,0 +1,269 @@
+//! The object loaded bare, its maps filled from one description that the host model reads as well.
+
+use std::{
+    io::ErrorKind,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use aya::{
+    Ebpf, EbpfError,
+    maps::{Array, HashMap, LpmTrie, MapError, PerCpuArray, RingBuf, lpm_trie},
+    programs::{ProgramError, SkReuseport, TestRun as _, TestRunOptions, Xdp},
+};
+use spooky_common::{
+    access::Lists,
+    cid::{LocalKey, Owner},
+    counter::Counter,
+    frame::Address,
+    map::{self, AddressKey, Key, Port, Settings, Slot},
+    sample::Sample,
+    steer::Keys,
+    verdict::{Listeners, Tables},
+};
+
+/// The committed object.
+pub static OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/../spooky-user/bpf/spooky.bpf.o"));
+
+/// Kernel's verdict numbers (`enum xdp_action`).
+pub const XDP_DROP: u32 = 1;
+pub const XDP_PASS: u32 = 2;
+
+/// Everything the decision looks up, in plain values.
+#[derive(Debug, Clone, Default)]
+pub struct Setup {
+    pub listeners: Vec<SocketAddr>,
+    pub keys: [Option<LocalKey>; 7],
+    pub settings: Settings,
+    pub allow: Vec<(IpAddr, u8)>,
+    pub deny: Vec<(IpAddr, u8)>,
+}
+
+/// The loaded programs and their maps.
+pub struct Rig {
+    pub ebpf: Ebpf,
+}
+
+/// Loads the object, or says why the test is skipped.
+///
+/// # Panics
+/// When the kernel refuses it for another reason than missing privilege, or when privilege is missing under
+/// `SPOOKY_REQUIRE_KERNEL=1`.
+pub fn load(test: &str) -> Option<Rig> {
+    match Ebpf::load(OBJECT) {
+        Ok(ebpf) => {
+            let mut rig = Rig { ebpf };
+            rig.xdp().load().expect("the verifier accepts the XDP program");
+            rig.reuseport().load().expect("the verifier accepts the reuseport program");
+            Some(rig)
+        }
+        Err(error) if unprivileged(&error) => {
+            skip(test, "loading a kernel program needs CAP_BPF and CAP_NET_ADMIN");
+            None
+        }
+        Err(error) => panic!("{test}: {error}"),
+    }
+}
+
+/// Says SKIPPED, or fails where the kernel is required.
+pub fn skip(test: &str, why: &str) {
+    assert!(
+        std::env::var_os("SPOOKY_REQUIRE_KERNEL").is_none_or(|value| value != "1"),
+        "{test} may not be skipped: {why}"
+    );
+    println!("SKIPPED {test}: {why}");
+}
+
+fn unprivileged(error: &EbpfError) -> bool {
+    let denied = |error: &std::io::Error| error.kind() == ErrorKind::PermissionDenied;
+    match error {
+        EbpfError::MapError(MapError::CreateError { io_error, .. })
+        | EbpfError::ProgramError(ProgramError::LoadError { io_error, .. }) => denied(io_error),
+        EbpfError::MapError(MapError::SyscallError(error))
+        | EbpfError::ProgramError(ProgramError::SyscallError(error)) => denied(&error.io_error),
+        _ => false,
+    }
+}
+
+// === impl Rig ===
+
+impl Rig {
+    pub fn xdp(&mut self) -> &mut Xdp {
+        self.ebpf.program_mut(map::PROGRAM_XDP).expect("in the object").try_into().expect("XDP")
+    }
+
+    pub fn reuseport(&mut self) -> &mut SkReuseport {
+        let program = self.ebpf.program_mut(map::PROGRAM_REUSEPORT).expect("in the object");
+        program.try_into().expect("sk_reuseport")
+    }
+
+    /// Writes the whole description. For fresh maps: nothing is removed.
+    pub fn apply(&mut self, setup: &Setup) {
+        for (index, listener) in setup.listeners.iter().enumerate() {
+            let mut ports = self.array::<Port>(map::PORTS);
+            let number = u32::from(listener.port());
+            let mut port = ports.get(&number, 0).expect("in range");
+            setup.add_listener(&mut port, index, listener);
+            ports.set(number, port, 0).expect("set");
+            if !listener.ip().is_unspecified() {
+                let addresses = self.ebpf.map_mut(map::ADDRESSES).expect("in the object");
+                let mut addresses: HashMap<_, AddressKey, u32> =
+                    addresses.try_into().expect("hash");
+                addresses.insert(address_key(listener), index as u32 + 1, 0).expect("insert");
+            }
+        }
+        for (config_id, key) in setup.keys.iter().enumerate() {
+            self.array(map::KEYS).set(config_id as u32, Key::new(*key), 0).expect("set");
+        }
+        self.array(map::SETTINGS).set(0, setup.settings, 0).expect("set");
+        for (address, bits) in &setup.allow {
+            self.list(map::ALLOW_V4, map::ALLOW_V6, *address, *bits);
+        }
+        for (address, bits) in &setup.deny {
+            self.list(map::DENY_V4, map::DENY_V6, *address, *bits);
+        }
+    }
+
+    pub fn array<V: aya::Pod>(&mut self, name: &str) -> Array<&mut aya::maps::MapData, V> {
+        self.ebpf.map_mut(name).expect("in the object").try_into().expect("array")
+    }
+
+    fn list(&mut self, v4: &str, v6: &str, address: IpAddr, bits: u8) {
+        let bits = u32::from(bits);
+        match address {
+            IpAddr::V4(address) => {
+                let trie = self.ebpf.map_mut(v4).expect("in the object");
+                let mut trie: LpmTrie<_, [u8; 4], u32> = trie.try_into().expect("trie");
+                trie.insert(&lpm_trie::Key::new(bits, address.octets()), 1, 0).expect("insert");
+            }
+            IpAddr::V6(address) => {
+                let trie = self.ebpf.map_mut(v6).expect("in the object");
+                let mut trie: LpmTrie<_, [u8; 16], u32> = trie.try_into().expect("trie");
+                trie.insert(&lpm_trie::Key::new(bits, address.octets()), 1, 0).expect("insert");
+            }
+        }
+    }
+
+    pub fn slots(&mut self, owner: impl Fn(u32) -> Option<Owner>) {
+        let mut slots = self.array::<Slot>(map::SLOTS);
+        for slot in 0..map::SLOTS_CAPACITY {
+            slots.set(slot, owner(slot).map_or(Slot::DEAD, Slot::live), 0).expect("set");
+        }
+    }
+
+    /// One run over one frame of at least 14 octets (the kernel takes no shorter one).
+    pub fn run(&mut self, frame: &[u8]) -> u32 {
+        self.repeat(frame, 1).0
+    }
+
+    /// The verdict, and the kernel's mean time a run.
+    pub fn repeat(&mut self, frame: &[u8], repeat: u32) -> (u32, Duration) {
+        let options = TestRunOptions { data_in: Some(frame), repeat, ..TestRunOptions::new() };
+        let result = self.xdp().test_run(options).expect("test run");
+        (result.return_value, result.duration)
+    }
+
+    /// All counters, summed over the CPUs.
+    pub fn counters(&self) -> Vec<u64> {
+        let counters = self.ebpf.map(map::COUNTERS).expect("in the object");
+        let counters: PerCpuArray<_, u64> = counters.try_into().expect("per-CPU array");
+        Counter::ALL
+            .iter()
+            .map(|counter| counters.get(&counter.index(), 0).expect("in range").iter().sum())
+            .collect()
+    }
+
+    pub fn samples(&mut self) -> Vec<Sample> {
+        let ring = self.ebpf.map_mut(map::SAMPLES).expect("in the object");
+        let mut ring: RingBuf<_> = ring.try_into().expect("ring buffer");
+        let mut samples = Vec::new();
+        while let Some(record) = ring.next() {
+            samples.push(Sample::read(&record).expect("a whole sample"));
+        }
+        samples
+    }
+}
+
+/// Which counters moved between two readings, and by how much.
+pub fn moved(before: &[u64], after: &[u64]) -> Vec<(Counter, u64)> {
+    Counter::ALL
+        .iter()
+        .zip(before.iter().zip(after))
+        .filter(|(_, (before, after))| before != after)
+        .map(|(counter, (before, after))| (*counter, after - before))
+        .collect()
+}
+
+// === impl Setup: the model on the host ===
+
+impl Setup {
+    fn add_listener(&self, port: &mut Port, index: usize, listener: &SocketAddr) {
+        let number = index as u8 + 1;
+        match listener.ip() {
+            IpAddr::V4(address) if address.is_unspecified() => port.any_v4 = number,
+            IpAddr::V6(address) if address.is_unspecified() => port.any_v6 = number,
+            _ => port.by_address = 1,
+        }
+    }
+}
+
+impl Keys for Setup {
+    fn local_key(&self, config_id: u8) -> Option<&LocalKey> {
+        self.keys.local_key(config_id)
+    }
+}
+
+impl Lists for Setup {
+    fn allows(&self, source: &Address) -> bool {
+        self.allow.iter().any(|prefix| covers(*prefix, source))
+    }
+
+    fn denies(&self, source: &Address) -> bool {
+        self.deny.iter().any(|prefix| covers(*prefix, source))
+    }
+}
+
+impl Listeners for Setup {
+    fn port(&self, port: u16) -> Port {
+        let mut entry = Port::default();
+        for (index, listener) in self.listeners.iter().enumerate() {
+            if listener.port() == port {
+                self.add_listener(&mut entry, index, listener);
+            }
+        }
+        entry
+    }
+
+    fn address(&self, key: &AddressKey) -> Option<u8> {
+        let at = self.listeners.iter().position(|listener| address_key(listener) == *key)?;
+        Some(at as u8 + 1)
+    }
+}
+
+impl Tables for Setup {
+    fn settings(&self) -> &Settings {
+        &self.settings
+    }
+}
+
+fn address_key(listener: &SocketAddr) -> AddressKey {
+    let address = match listener.ip() {
+        IpAddr::V4(address) => Address::V4(address.octets()),
+        IpAddr::V6(address) => Address::V6(address.octets()),
+    };
+    AddressKey::new(&address, listener.port())
+}
+
+/// Prefix match bit by bit, independent of any trie.
+fn covers((prefix, bits): (IpAddr, u8), source: &Address) -> bool {
+    let (prefix, source): (Vec<u8>, Vec<u8>) = match (prefix, source) {
+        (IpAddr::V4(prefix), Address::V4(source)) => (prefix.octets().into(), source.to_vec()),
+        (IpAddr::V6(prefix), Address::V6(source)) => (prefix.octets().into(), source.to_vec()),
+        _ => return false,
+    };
+    (0..usize::from(bits)).all(|bit| {
+        let (octet, shift) = (bit / 8, 7 - bit % 8);
+        prefix[octet] >> shift & 1 == source[octet] >> shift & 1
+    })
+}
