@@ -23,7 +23,10 @@ fn a_frame_costs_little() {
     let Some(mut rig) = rig::load("cost") else { return };
     let key = LocalKey { k0: 3, k1: 4 };
     let mut setup = Setup {
-        listeners: vec!["0.0.0.0:443".parse().expect("address"), "[::]:443".parse().expect("address")],
+        listeners: vec![
+            "0.0.0.0:443".parse().expect("address"),
+            "[::]:443".parse().expect("address"),
+        ],
         ..Setup::default()
     };
     setup.keys[0] = Some(key);
@@ -37,10 +40,20 @@ fn a_frame_costs_little() {
     let rows = [
         ("pass, other port", frame("192.0.2.1:50000", "192.0.2.9:53", &ours), XDP_PASS, 150),
         ("pass, owner, IPv4", frame("192.0.2.1:50000", "192.0.2.9:443", &ours), XDP_PASS, 150),
-        ("pass, owner, IPv6", frame("[2001:db8::1]:50000", "[2001:db8::9]:443", &ours), XDP_PASS, 150),
+        (
+            "pass, owner, IPv6",
+            frame("[2001:db8::1]:50000", "[2001:db8::9]:443", &ours),
+            XDP_PASS,
+            150,
+        ),
         ("pass, Initial, IPv4", frame("192.0.2.1:50000", "192.0.2.9:443", &initial), XDP_PASS, 150),
         ("drop, denied, IPv4", frame("198.51.100.7:50000", "192.0.2.9:443", &ours), XDP_DROP, 60),
-        ("drop, denied, IPv6", frame("[2001:db8:bad::1]:50000", "[2001:db8::9]:443", &ours), XDP_DROP, 60),
+        (
+            "drop, denied, IPv6",
+            frame("[2001:db8:bad::1]:50000", "[2001:db8::9]:443", &ours),
+            XDP_DROP,
+            60,
+        ),
     ];
     for (name, frame, verdict, target) in rows {
         let octets = frame.octets();

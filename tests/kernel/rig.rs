@@ -23,8 +23,10 @@ use spooky_common::{
 };
 
 /// The committed object.
-pub static OBJECT: &[u8] =
-    aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/../spooky-user/bpf/spooky.bpf.o"));
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../spooky-user/bpf/spooky.bpf.o"
+));
 
 /// Kernel's verdict numbers (`enum xdp_action`).
 pub const XDP_DROP: u32 = 1;

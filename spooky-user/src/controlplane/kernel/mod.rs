@@ -1,0 +1,368 @@
+//! The kernel side as the control plane sees it: load, attach, keep the maps at the desired state, read counters.
+//! The only writer of the eBPF maps. Must not import the data plane; works over aya, ipnet, socket2 and
+//! spooky-common alone.
+//!
+//! Order of use: [`Kernel::load`], [`Kernel::join_group`] once per listener, [`Kernel::apply`], then
+//! [`Kernel::attach_xdp`]; afterwards `apply` whenever the desired state changed. Without an applied state the programs
+//! let the kernel's own hash decide and drop nothing.
+//!
+//! # What drop does
+//! The XDP link is owned here, so it is gone with the [`Kernel`], and with the process however that ends. The reuseport
+//! program belongs to the socket group, not to a file descriptor: drop detaches it from every group that was joined;
+//! after a kill it lives until the last socket of the group is closed, which the kernel does for a dead process.
+
+mod attach;
+mod counters;
+mod error;
+mod lists;
+mod object;
+mod samples;
+mod slots;
+mod steering;
+
+use std::{fmt, net::SocketAddr, os::fd::BorrowedFd};
+
+use ipnet::IpNet;
+use spooky_common::{
+    cid::{LocalKey, Owner},
+    counter::Counter,
+    sample::Sample,
+};
+
+pub use self::error::KernelError;
+use self::{attach::Attachment, object::Loaded, steering::Groups};
+
+/// What the operator asked for.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// How much of the kernel side to use.
+    pub mode: Mode,
+    /// Interface of the XDP program; required for [`Mode::Xdp`].
+    pub interface: Option<String>,
+    /// Which XDP hook to try.
+    pub attach: Attach,
+    /// What to do when it cannot be had.
+    pub on_failure: OnFailure,
+    /// Every how many drops one is sampled; 0 for none.
+    pub sample_every: u32,
+}
+
+/// How much of the kernel side to use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Plain sockets; the kernel's hash spreads, user space hands on.
+    Off,
+    /// Steering by connection ID at the socket group.
+    Reuseport,
+    /// The same, and lists, counters and samples at the interface.
+    Xdp,
+}
+
+/// Which XDP hook to try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attach {
+    /// Native, then generic.
+    Auto,
+    /// In the driver only.
+    Native,
+    /// In the stack only: works everywhere, saves less.
+    Generic,
+}
+
+/// What to do when the kernel side cannot be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnFailure {
+    /// Go on with what works: XDP, else reuseport, else plain sockets. The reason is kept, see [`Kernel::lost`].
+    Fallback,
+    /// Return the error.
+    Abort,
+}
+
+/// What is running. [`fmt::Display`] gives the metric label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Running {
+    /// Plain sockets.
+    Off,
+    /// The reuseport program.
+    Reuseport,
+    /// Reuseport, and XDP in the driver.
+    XdpNative,
+    /// Reuseport, and XDP in the stack.
+    XdpGeneric,
+}
+
+/// The state the maps shall have. [`Kernel::apply`] makes it so.
+#[derive(Debug, Clone)]
+pub struct Desired {
+    /// Generation of the workers below, 0..=15.
+    pub generation: u8,
+    /// This process's workers.
+    pub workers: Vec<WorkerSlot>,
+    /// Where the listeners are bound.
+    pub listeners: Vec<ListenerAddress>,
+    /// The key of each config id.
+    pub keys: [Option<LocalKey>; 7],
+    /// Who may speak to the listeners.
+    pub access: AccessLists,
+}
+
+/// One worker's share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WorkerSlot {
+    /// Its number.
+    pub worker: u8,
+    /// Share of new connections relative to the others; 0: none, while its own connections still reach it.
+    pub weight: u16,
+    /// `false`: its sockets leave the array, so its packets go to the living, and it takes no new connection.
+    pub reachable: bool,
+}
+
+/// Where a listener is bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListenerAddress {
+    /// Its number, 0..=15, as in [`Kernel::join_group`].
+    pub index: u16,
+    /// Its local address; unspecified means every address of the family, and of IPv4 too for an IPv6 socket that is
+    /// not `IPV6_V6ONLY`.
+    pub address: SocketAddr,
+}
+
+/// The lists and the default. The allow list wins over the deny list.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AccessLists {
+    /// Whether a source on no list is refused.
+    pub default_deny: bool,
+    /// Let in whatever else holds.
+    pub allow: Vec<IpNet>,
+    /// Refused unless allowed.
+    pub deny: Vec<IpNet>,
+}
+
+/// How many map entries an [`Kernel::apply`] wrote or removed. All zero: the maps were as desired.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Keys of config ids.
+    pub keys: usize,
+    /// Slots of the placement table.
+    pub slots: usize,
+    /// Sockets put into or taken out of the array.
+    pub sockets: usize,
+    /// Prefixes of all four lists.
+    pub prefixes: usize,
+    /// Ports, addresses and the settings.
+    pub listeners: usize,
+}
+
+/// The loaded programs, their maps and attachments.
+pub struct Kernel {
+    settings: Settings,
+    loaded: Option<Loaded>,
+    groups: Groups,
+    attachment: Option<Attachment>,
+    lost: Option<KernelError>,
+}
+
+// === impl Kernel ===
+
+impl Kernel {
+    /// Loads what `settings.mode` needs. Nothing is attached and nothing steered yet.
+    ///
+    /// # Errors
+    /// [`KernelError`], under [`OnFailure::Abort`] only; under [`OnFailure::Fallback`] the result runs with plain
+    /// sockets and [`Self::lost`] says why.
+    pub fn load(settings: &Settings) -> Result<Self, KernelError> {
+        let mut kernel = Self {
+            settings: settings.clone(),
+            loaded: None,
+            groups: Groups::default(),
+            attachment: None,
+            lost: None,
+        };
+        if settings.mode == Mode::Off {
+            return Ok(kernel);
+        }
+        match Loaded::load(settings.mode, settings.sample_every) {
+            Ok(loaded) => kernel.loaded = Some(loaded),
+            Err(error) => {
+                kernel.lose(error)?;
+                // Perhaps it is XDP alone that this kernel refuses.
+                if settings.mode == Mode::Xdp {
+                    kernel.loaded = Loaded::load(Mode::Reuseport, settings.sample_every).ok();
+                    kernel.settings.mode = Mode::Reuseport;
+                }
+            }
+        }
+        Ok(kernel)
+    }
+
+    /// Steers the `SO_REUSEPORT` group of these bound sockets, all of one listener. Every socket is duplicated and
+    /// kept until [`Self::forget_worker`], [`Self::leave_groups`] or drop: until then closing the worker's own copy
+    /// does not take it out of the group. Without loaded programs, does nothing.
+    ///
+    /// # Errors
+    /// [`KernelError::ListenerNumber`], [`KernelError::Group`] when the sockets are not one group,
+    /// [`KernelError::Socket`]. Sockets already joined stay joined.
+    pub fn join_group(
+        &mut self,
+        listener: u16,
+        sockets: &[(Owner, BorrowedFd<'_>)],
+    ) -> Result<(), KernelError> {
+        match &mut self.loaded {
+            Some(loaded) => self.groups.join(loaded, listener, sockets),
+            None => Ok(()),
+        }
+    }
+
+    /// Attaches the XDP program, if the mode asks for it: native, then generic, as the settings say.
+    ///
+    /// # Errors
+    /// Under [`OnFailure::Abort`] only: [`KernelError::NoInterface`], [`KernelError::InterfaceMissing`],
+    /// [`KernelError::InterfaceOccupied`], [`KernelError::AttachRefused`]. Under [`OnFailure::Fallback`] what still
+    /// runs is returned, and [`Self::lost`] says why no more.
+    pub fn attach_xdp(&mut self) -> Result<Running, KernelError> {
+        if self.settings.mode == Mode::Xdp
+            && self.attachment.is_none()
+            && let Some(loaded) = &mut self.loaded
+        {
+            match Attachment::attach(
+                loaded,
+                self.settings.interface.as_deref(),
+                self.settings.attach,
+            ) {
+                Ok(attachment) => self.attachment = Some(attachment),
+                Err(error) => self.lose(error)?,
+            }
+        }
+        Ok(self.running())
+    }
+
+    /// Brings the maps to the desired state: reads what they hold, writes only what differs. Calling it again with
+    /// the same state changes nothing. Without loaded programs, does nothing.
+    ///
+    /// # Errors
+    /// [`KernelError::ListFull`] when prefixes did not fit: all else is applied, and user space has to enforce the
+    /// rest. [`KernelError::Map`], [`KernelError::ListenerNumber`], [`KernelError::Socket`]: the state is partly
+    /// applied; calling again continues.
+    pub fn apply(&mut self, desired: &Desired) -> Result<Applied, KernelError> {
+        let Some(loaded) = &mut self.loaded else { return Ok(Applied::default()) };
+        let mut applied = Applied {
+            keys: steering::keys(loaded, &desired.keys)?,
+            sockets: self.groups.reach(loaded, desired)?,
+            slots: steering::slots(loaded, desired)?,
+            ..Applied::default()
+        };
+        let prefixes = lists::apply(loaded, &desired.access);
+        applied.listeners = steering::listeners(
+            loaded,
+            &self.groups,
+            &desired.listeners,
+            desired.access.default_deny,
+        )?;
+        applied.prefixes = prefixes?;
+        Ok(applied)
+    }
+
+    /// Every kernel counter, summed over the CPUs. Empty without loaded programs.
+    ///
+    /// # Errors
+    /// [`KernelError::Map`].
+    pub fn counters(&self) -> Result<Vec<(Counter, u64)>, KernelError> {
+        self.loaded.as_ref().map_or(Ok(Vec::new()), counters::read)
+    }
+
+    /// What is running now.
+    #[must_use]
+    pub fn running(&self) -> Running {
+        match (&self.loaded, &self.attachment) {
+            (None, _) => Running::Off,
+            (Some(_), None) => Running::Reuseport,
+            (Some(_), Some(attachment)) => attachment.running(),
+        }
+    }
+
+    /// Why less is running than the settings ask for.
+    #[must_use]
+    pub fn lost(&self) -> Option<&KernelError> {
+        self.lost.as_ref()
+    }
+
+    /// Hands the sampled drops recorded since the last call to `f`, at most 4096 of them.
+    pub fn drain_samples(&mut self, f: impl FnMut(&Sample)) {
+        if let Some(loaded) = &mut self.loaded {
+            samples::drain(loaded, f);
+        }
+    }
+
+    /// Drops the duplicated sockets of `worker` and takes them out of the array: for a worker whose thread is gone.
+    /// Its sockets leave the group once its own copies are closed too.
+    pub fn forget_worker(&mut self, worker: u8) {
+        if let Some(loaded) = &mut self.loaded {
+            self.groups.forget(loaded, worker);
+        }
+    }
+
+    /// Detaches the reuseport program from every group and drops all duplicated sockets.
+    pub fn leave_groups(&mut self) {
+        self.groups.leave();
+    }
+
+    /// Keeps the reason and goes on, or returns it, as the settings say.
+    fn lose(&mut self, error: KernelError) -> Result<(), KernelError> {
+        match self.settings.on_failure {
+            OnFailure::Abort => Err(error),
+            OnFailure::Fallback => {
+                self.lost = Some(error);
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Drop for Kernel {
+    fn drop(&mut self) {
+        self.leave_groups();
+    }
+}
+
+impl fmt::Debug for Kernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kernel")
+            .field("running", &self.running())
+            .field("lost", &self.lost)
+            .finish_non_exhaustive()
+    }
+}
+
+// === impl Running ===
+
+impl Running {
+    /// All values, for a metric with one series each.
+    pub const ALL: [Self; 4] = [Self::Off, Self::Reuseport, Self::XdpNative, Self::XdpGeneric];
+
+    /// The metric label.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Reuseport => "reuseport",
+            Self::XdpNative => "xdp_native",
+            Self::XdpGeneric => "xdp_generic",
+        }
+    }
+}
+
+impl fmt::Display for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.label())
+    }
+}
+
+// === impl Applied ===
+
+impl Applied {
+    /// Entries changed in all maps.
+    #[must_use]
+    pub const fn total(&self) -> usize {
+        self.keys + self.slots + self.sockets + self.prefixes + self.listeners
+    }
+}

@@ -1,0 +1,126 @@
+//! The embedded object: parse, create its maps, verify its programs, check that it speaks our layout. Must not attach
+//! or fill anything but the settings.
+
+use aya::{
+    Ebpf,
+    maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, ReusePortSockArray, RingBuf},
+    programs::{SkReuseport, Xdp},
+};
+use ring::rand::{SecureRandom as _, SystemRandom};
+use spooky_common::{
+    LAYOUT_VERSION,
+    cid::LocalKey,
+    map::{self, AddressKey, Key, Port, Settings, Slot},
+};
+
+use super::{KernelError, Mode};
+
+/// The object that `cargo xtask build-ebpf` wrote, aligned as the ELF parser wants it.
+pub(super) static OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/bpf/spooky.bpf.o"));
+
+/// The programs and maps, loaded. Everything closes on drop.
+pub(super) struct Loaded {
+    pub(super) ebpf: Ebpf,
+    pub(super) ports: Array<MapData, Port>,
+    pub(super) addresses: HashMap<MapData, AddressKey, u32>,
+    pub(super) sockets: ReusePortSockArray<MapData>,
+    pub(super) slots: Array<MapData, Slot>,
+    pub(super) keys: Array<MapData, Key>,
+    pub(super) deny_v4: LpmTrie<MapData, [u8; 4], u32>,
+    pub(super) deny_v6: LpmTrie<MapData, [u8; 16], u32>,
+    pub(super) allow_v4: LpmTrie<MapData, [u8; 4], u32>,
+    pub(super) allow_v6: LpmTrie<MapData, [u8; 16], u32>,
+    pub(super) settings: Array<MapData, Settings>,
+    pub(super) counters: PerCpuArray<MapData, u64>,
+    pub(super) samples: RingBuf<MapData>,
+    /// Ports that were ever written: all others hold zero since the map was made.
+    pub(super) ports_written: std::collections::BTreeSet<u16>,
+}
+
+// === impl Loaded ===
+
+impl Loaded {
+    /// Loads the reuseport program, and the XDP program when the mode needs it.
+    pub(super) fn load(mode: Mode, sample_every: u32) -> Result<Self, KernelError> {
+        let mut ebpf = Ebpf::load(OBJECT).map_err(KernelError::from_load)?;
+        check_layout(&ebpf)?;
+        // Programs first: they hold the maps by themselves once loaded.
+        reuseport(&mut ebpf)?
+            .load()
+            .map_err(|error| KernelError::from_program(map::PROGRAM_REUSEPORT, error))?;
+        if mode == Mode::Xdp {
+            xdp(&mut ebpf)?
+                .load()
+                .map_err(|error| KernelError::from_program(map::PROGRAM_XDP, error))?;
+        }
+        let mut loaded = Self {
+            ports: take(&mut ebpf, map::PORTS)?,
+            addresses: take(&mut ebpf, map::ADDRESSES)?,
+            sockets: take(&mut ebpf, map::SOCKETS)?,
+            slots: take(&mut ebpf, map::SLOTS)?,
+            keys: take(&mut ebpf, map::KEYS)?,
+            deny_v4: take(&mut ebpf, map::DENY_V4)?,
+            deny_v6: take(&mut ebpf, map::DENY_V6)?,
+            allow_v4: take(&mut ebpf, map::ALLOW_V4)?,
+            allow_v6: take(&mut ebpf, map::ALLOW_V6)?,
+            settings: take(&mut ebpf, map::SETTINGS)?,
+            counters: take(&mut ebpf, map::COUNTERS)?,
+            samples: take(&mut ebpf, map::SAMPLES)?,
+            ports_written: std::collections::BTreeSet::new(),
+            ebpf,
+        };
+        let settings = Settings { placement: random_key()?, default_deny: 0, sample_every };
+        loaded
+            .settings
+            .set(0, settings, 0)
+            .map_err(|error| KernelError::map(map::SETTINGS, error))?;
+        Ok(loaded)
+    }
+}
+
+pub(super) fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp, KernelError> {
+    let program = ebpf.program_mut(map::PROGRAM_XDP).ok_or_else(|| lacks(map::PROGRAM_XDP))?;
+    program.try_into().map_err(|error| KernelError::from_program(map::PROGRAM_XDP, error))
+}
+
+pub(super) fn reuseport(ebpf: &mut Ebpf) -> Result<&mut SkReuseport, KernelError> {
+    let program =
+        ebpf.program_mut(map::PROGRAM_REUSEPORT).ok_or_else(|| lacks(map::PROGRAM_REUSEPORT))?;
+    program.try_into().map_err(|error| KernelError::from_program(map::PROGRAM_REUSEPORT, error))
+}
+
+fn check_layout(ebpf: &Ebpf) -> Result<(), KernelError> {
+    let section = ebpf.map(map::LAYOUT).ok_or_else(|| lacks(map::LAYOUT))?;
+    let layout: Array<&MapData, u32> =
+        section.try_into().map_err(|error| KernelError::map(map::LAYOUT, error))?;
+    let object = layout.get(&0, 0).map_err(|error| KernelError::map(map::LAYOUT, error))?;
+    if object != LAYOUT_VERSION {
+        return Err(KernelError::Layout { object, expected: LAYOUT_VERSION });
+    }
+    Ok(())
+}
+
+fn take<M>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, KernelError>
+where
+    M: TryFrom<aya::maps::Map, Error = aya::maps::MapError>,
+{
+    let map = ebpf.take_map(name).ok_or_else(|| lacks(name))?;
+    M::try_from(map).map_err(|error| KernelError::map(name, error))
+}
+
+fn lacks(name: &str) -> KernelError {
+    KernelError::Object(format!("it lacks {name}"))
+}
+
+/// The placement hash's secret: new at every load, so that nobody can learn it over time.
+fn random_key() -> Result<LocalKey, KernelError> {
+    let mut octets = [[0; 8]; 2];
+    for half in &mut octets {
+        if SystemRandom::new().fill(half).is_err() {
+            return Err(KernelError::Random);
+        }
+    }
+    let [k0, k1] = octets.map(u64::from_ne_bytes);
+    Ok(LocalKey { k0, k1 })
+}
