@@ -1,4 +1,29 @@
-//! Whole-program tests of spooky: what the test binaries share.
+//! What the whole-program tests share: the daemon, backends, clients and networks of a test, each a guard that ends
+//! what it started when it is dropped. Nothing here knows the inside of the proxy; it is met over sockets, files and
+//! exit codes, as an operator meets it.
+//!
+//! ```text
+//! spooky.rs      the daemon: config, start, stop, logs, memory     config.rs    configurations, as values
+//! backend.rs     the origin as a child process or a thread         clients.rs   the Python HTTP/3 clients
+//! netns.rs       network namespaces with a multi-queue veth pair   relay.rs     a UDP path that loses, swaps, rebinds
+//! metrics.rs     scrape and compare                                certs.rs     a certificate authority of the test's own
+//! wait.rs        until a state or a deadline                       privilege.rs what needs root says so aloud
+//! http1.rs       one GET, for the admin port                       programs.rs  where the binaries are
+//! ```
 
+pub mod backend;
+pub mod certs;
+pub mod clients;
+pub mod config;
+pub mod http1;
+pub mod metrics;
+pub mod netns;
 #[path = "../origin/mod.rs"]
 pub mod origin;
+pub mod ports;
+pub mod privilege;
+pub mod process;
+pub mod programs;
+pub mod relay;
+pub mod spooky;
+pub mod wait;
