@@ -4,7 +4,7 @@ use super::{ADMIN, EDGE_PORT, http};
 use crate::command::{output, root, say, which};
 use crate::setup;
 use std::fmt::Write as _;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// The interface config/dev.yaml attaches the XDP program to.
 pub(super) const INTERFACE: &str = "lo";
@@ -31,7 +31,7 @@ pub(super) fn how_to_try() -> String {
 fn client(url: &str) -> String {
     if setup::has_clients() {
         let python = "target/venv/bin/python tests/clients/h3get.py";
-        return format!("{python} --ca target/dev/ca.pem {url}");
+        return format!("{python} --ca target/dev/ca.pem --connect 127.0.0.1 {url}");
     }
     if curl_with_http3() {
         return format!("curl --http3-only --cacert target/dev/ca.pem {url}");
@@ -61,22 +61,77 @@ fn browser(url: &str) -> String {
     )
 }
 
-/// One line: which kernel programs run, and what they have counted.
+/// One line: which kernel programs run, and what they and the workers have counted.
 fn kernel() -> String {
+    let tried = try_once();
     match http::get(ADMIN, "/metrics") {
-        Some((200, metrics)) => kernel_line(&metrics),
+        Some((200, metrics)) => kernel_line(&metrics, tried),
         _ => "unknown: the metrics page does not answer".to_owned(),
     }
 }
 
-fn kernel_line(metrics: &str) -> String {
+/// A few requests of our own, so that there is something to count. `false`: no client here, or it
+/// got no answer, which its own words above then explain.
+fn try_once() -> bool {
+    let mut client = Command::new(setup::python());
+    client.current_dir(root()).stdout(Stdio::null());
+    client.args(["tests/clients/h3get.py", "--ca", "target/dev/ca.pem", "--count", "5"]);
+    client.arg(format!("https://localhost:{EDGE_PORT}/")).args(["--connect", "127.0.0.1"]);
+    setup::has_clients() && client.status().is_ok_and(|status| status.success())
+}
+
+fn kernel_line(metrics: &str, tried: bool) -> String {
     let mode = metrics
         .lines()
         .filter_map(|line| line.strip_prefix("spooky_ebpf_mode{"))
         .filter(|line| line.ends_with(" 1"))
         .find_map(|line| line.split('"').nth(1));
-    match mode {
-        None | Some("off") => "none: plain sockets, steering in user space".to_owned(),
-        Some(mode) => format!("{mode} on {INTERFACE}"),
+    let Some(mode) = mode.filter(|mode| *mode != "off") else {
+        return "no programs: plain sockets, strays handed over in user space".to_owned();
+    };
+    let steered = sum(metrics, "spooky_reuseport_packets_total", "reason=\"owner\"");
+    let placed = sum(metrics, "spooky_reuseport_packets_total", "reason=\"new_flow\"");
+    let astray = sum(metrics, "spooky_steer_forwarded_total", "");
+    if !tried {
+        return format!("{mode}; {steered:.0} packets steered to their owner so far");
+    }
+    format!(
+        "{mode}; of 5 requests just tried: {placed:.0} packets of new connections placed, \
+         {steered:.0} steered to their owner, {astray:.0} astray"
+    )
+}
+
+/// The sum of `name`'s samples whose labels contain `label`.
+fn sum(metrics: &str, name: &str, label: &str) -> f64 {
+    let samples = metrics.lines().filter_map(|line| line.strip_prefix(name));
+    let ours = samples.filter(|rest| rest.starts_with(['{', ' ']) && rest.contains(label));
+    ours.filter_map(|rest| rest.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const METRICS: &str = "\
+# TYPE spooky_ebpf_mode gauge
+spooky_ebpf_mode{mode=\"reuseport\"} 0
+spooky_ebpf_mode{mode=\"xdp\"} 1
+spooky_reuseport_packets_total{outcome=\"owner\",reason=\"owner\"} 12
+spooky_reuseport_packets_total{outcome=\"slot\",reason=\"new_flow\"} 2
+spooky_reuseport_packets_total_other{reason=\"owner\"} 99
+spooky_steer_forwarded_total 1
+";
+
+    #[test]
+    fn the_kernel_line_says_mode_and_counts() {
+        let line = kernel_line(METRICS, true);
+        assert!(line.starts_with("xdp; ") && line.contains("12 steered"), "{line}");
+        assert!(line.contains("2 packets of new") && line.contains("1 astray"), "{line}");
+    }
+
+    #[test]
+    fn without_programs_it_says_so() {
+        assert!(kernel_line("spooky_ebpf_mode{mode=\"off\"} 1\n", true).contains("no programs"));
+        assert!(kernel_line("", false).contains("no programs"));
     }
 }

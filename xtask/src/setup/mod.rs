@@ -11,7 +11,7 @@ use crate::command::{Failure, Privilege, output, say, step, which};
 use std::process::Command;
 use tools::Need;
 
-pub(crate) use clients::{are_there as has_clients, ensure as ensure_clients};
+pub(crate) use clients::{are_there as has_clients, ensure as ensure_clients, python};
 
 /// How much is needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
