@@ -57,10 +57,7 @@ impl Source {
 fn is_test_file(path: &str) -> bool {
     let program = ["tests/origin/", "tests/devcert/", "tests/support/"];
     let whole = path.starts_with("tests/") && !program.iter().any(|dir| path.starts_with(dir));
-    whole
-        || path.ends_with("/tests.rs")
-        || path.contains("/src/tests/")
-        || path.contains("/tests/src/")
+    whole || path.ends_with("/tests.rs") || path.contains("/tests/")
 }
 
 /// Code and comments of `text`, each with everything else replaced by spaces.
@@ -269,6 +266,7 @@ mod tests {
     fn whole_test_files_are_tests() {
         assert!(Source::new("tests/proxy/main.rs", "fn a() {}").is_test[0]);
         assert!(Source::new("spooky-user/src/x/tests.rs", "fn a() {}").is_test[0]);
+        assert!(Source::new("spooky-user/src/x/tests/y.rs", "fn a() {}").is_test[0]);
         assert!(!Source::new("tests/origin/main.rs", "fn a() {}").is_test[0]);
     }
 }
