@@ -2,4 +2,5 @@
 //! The only writer of [`crate::snapshot::Snapshot`] and of the eBPF maps.
 
 pub mod admin;
+pub mod health;
 pub mod kernel;
