@@ -190,6 +190,7 @@ fn content_lengths() {
         ("0042", Some(42)),
         (max.as_str(), Some(u64::MAX)),
         ("18446744073709551616", None),
+        ("18446744073709551620", None),
         ("", None),
         ("5, 5", None),
         ("5,5", None),

@@ -166,8 +166,10 @@ async fn idle_connections_cannot_hold_the_port() {
         stream.write_all(b"GET /health HTTP/1.1\r\nHo").await.unwrap();
         idle.push(stream);
     }
+    let begun = std::time::Instant::now();
     let response = port.get("/health").await;
     assert_eq!(status(&response), 503);
+    assert!(begun.elapsed() > HEADER_TIME_MAX / 2, "served beside {CONNECTIONS_MAX} others");
     let mut stream = idle.swap_remove(0);
     let mut rest = Vec::new();
     let _ = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut rest)).await.unwrap();

@@ -105,6 +105,25 @@ fn a_stopped_reader_costs_lines_not_time() {
     assert!(text.contains(&lost) && text.contains("\nspooky_access_log_dropped_total 10\n"));
 }
 
+/// The writer goes to sleep between any two of these lines; were one wake-up lost, its line would wait for ever.
+#[test]
+fn no_wake_up_is_lost() {
+    let (sink, begins, go) = gate();
+    let registry = Registry::new(1);
+    let log = AccessLog::with_sink(sink, 1).unwrap();
+    let worker = log.worker(WorkerId(0), registry.worker(WorkerId(0)));
+    for round in 0..50_000 {
+        // Sweeps over the moments at which the writer can be met on its way to sleep.
+        for _ in 0..round % 512 {
+            std::hint::spin_loop();
+        }
+        worker.record(&entry(b"/"));
+        assert_eq!(begins.recv_timeout(DEADLINE), Ok(1));
+        go.send(Ok(())).unwrap();
+    }
+    assert!(log.close(DEADLINE));
+}
+
 #[test]
 fn close_does_not_wait_for_a_target_that_blocks() {
     let (sink, begins, go) = gate();
