@@ -20,6 +20,15 @@ impl Failure {
         Self { message: message.into(), exit_code: 1 }
     }
 
+    /// Everything has been said; the command ends with code 1 and no further line.
+    pub(crate) fn told() -> Self {
+        Self::new("")
+    }
+
+    pub(crate) fn is_told(&self) -> bool {
+        self.message.is_empty()
+    }
+
     pub(crate) fn usage(message: impl fmt::Display) -> Self {
         Self { message: format!("{message}; see `cargo xtask --help`"), exit_code: 2 }
     }

@@ -41,7 +41,7 @@ When something is wrong
   `cargo xtask setup --check`       is a tool or library missing?
   `cargo run -- check FILE`         is the configuration right? Prints every error at once.
   `curl 127.0.0.1:9901/health`      is a running spooky serving?
-  `curl 127.0.0.1:9901/metrics`     what is it doing?  Names: docs/README.md
+  `curl 127.0.0.1:9901/metrics`     what is it doing? Each metric has its meaning above it.
 
 Exit codes: 0 done, 1 something failed (the last line says what), 2 wrong arguments.
 ";
@@ -70,7 +70,9 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("xtask {name}: {failure}");
+            if !failure.is_told() {
+                eprintln!("xtask {name}: {failure}");
+            }
             ExitCode::from(failure.exit_code())
         }
     }

@@ -174,17 +174,16 @@ fn close(tally: &Tally, took: Duration) -> Result<(), Failure> {
     for failure in &tally.failures {
         say(format_args!("FAILED {failure}"));
     }
-    let died = tally.cargo_failed && tally.failed == 0;
-    if died {
-        eprintln!("a test binary died before it could report, or did not build: see above");
+    if tally.cargo_failed && tally.failed == 0 {
+        say("a test binary died before it could report, or did not build: see above");
     }
-    // The plain closing line is the last word on standard output whatever happened.
+    if tally.passed + tally.failed == 0 {
+        say("no test ran");
+    }
+    // The last line, whatever happened, on either stream.
     say(tally.closing_line());
-    if tally.failed > 0 || tally.cargo_failed {
-        return Err(Failure::new("tests failed"));
-    }
-    if tally.passed == 0 {
-        return Err(Failure::new("no test ran"));
+    if tally.failed > 0 || tally.cargo_failed || tally.passed == 0 {
+        return Err(Failure::told());
     }
     Ok(())
 }
