@@ -6,3 +6,40 @@
 pub mod error;
 pub mod link;
 pub mod mailbox;
+
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::time::Instant;
+
+use crate::codec::field::RequestHead;
+
+use crate::id::ListenerId;
+use link::Link;
+
+/// A request whose head was accepted, on its way to `proxy::serve`.
+#[derive(Debug)]
+pub struct Exchange {
+    /// What the client asked for.
+    pub head: RequestHead,
+    /// Bodies, trailers and the response, in both directions.
+    pub link: Rc<Link>,
+    /// Who asked, and how.
+    pub client: Client,
+    /// When the head was complete.
+    pub opened: Instant,
+    /// `true` when the request ended with its head.
+    pub end_of_stream: bool,
+}
+
+/// What is known of the client for logs and forwarded fields.
+#[derive(Clone, Copy, Debug)]
+pub struct Client {
+    /// Address of the last validated path, never one a packet merely claims.
+    pub address: IpAddr,
+    /// Its port on that path.
+    pub port: u16,
+    /// The listener it came to.
+    pub listener: ListenerId,
+    /// The first connection ID its connection was given.
+    pub cid: [u8; 20],
+}

@@ -11,7 +11,7 @@ const SIZE_MAX: usize = 42;
 
 /// A token bucket: bounds what junk can make a worker send.
 #[derive(Debug)]
-pub struct Limiter {
+pub(super) struct Limiter {
     per_second: u32,
     tokens: f64,
     refilled: Instant,
@@ -22,12 +22,12 @@ pub struct Limiter {
 impl Limiter {
     /// At most `per_second` on average and at once.
     #[must_use]
-    pub fn new(per_second: u32, now: Instant) -> Self {
+    pub(super) fn new(per_second: u32, now: Instant) -> Self {
         Self { per_second, tokens: f64::from(per_second), refilled: now }
     }
 
     /// Takes one if there is one.
-    pub fn take(&mut self, now: Instant) -> bool {
+    pub(super) fn take(&mut self, now: Instant) -> bool {
         let rate = f64::from(self.per_second);
         let elapsed = now.saturating_duration_since(self.refilled).as_secs_f64();
         self.tokens = (self.tokens + elapsed * rate).min(rate);
@@ -47,7 +47,12 @@ impl Limiter {
 /// //# An endpoint MUST ensure that every Stateless Reset that it sends is
 /// //# smaller than the packet that triggered it, unless it maintains state
 /// //# sufficient to prevent looping.
-pub fn write(issuer: &Issuer, cid: &[u8], trigger_size: usize, out: &mut [u8]) -> Option<usize> {
+pub(super) fn write(
+    issuer: &Issuer,
+    cid: &[u8],
+    trigger_size: usize,
+    out: &mut [u8],
+) -> Option<usize> {
     let size = SIZE_MAX.min(trigger_size.checked_sub(1)?);
     if size < SIZE_MIN {
         return None;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::tls::Connector;
 use crate::dataplane::balance::{Balancer, HashOn};
 use crate::id::ClusterId;
+use crate::telemetry::metrics::EndpointMetrics;
 
 /// One configured upstream, compiled.
 #[derive(Debug)]
@@ -46,6 +47,8 @@ pub struct Endpoint {
     pub health: Arc<Health>,
     /// The settings of its cluster.
     pub settings: Arc<Settings>,
+    /// Its counters, one shard a worker; the registry keeps them across snapshots by name.
+    pub metrics: Arc<EndpointMetrics>,
 }
 
 /// Whether an endpoint may get requests. One writer (the control plane), many readers.

@@ -111,7 +111,7 @@ impl Pool {
         {
             return Err(ProxyError::new(kind));
         }
-        if self.waiters.borrow().len() >= self.settings.max_pending.max(1) as usize {
+        if self.waiters.borrow().len() >= self.settings.max_pending as usize {
             self.metrics.pool_full.inc();
             return Err(ProxyError::new(Kind::PoolFull));
         }

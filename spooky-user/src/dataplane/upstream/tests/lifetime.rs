@@ -194,17 +194,3 @@ fn a_silent_backend_is_given_up_by_keepalive() {
         until("it is forgotten", || client.pools.connections() == 0).await;
     });
 }
-
-#[test]
-fn a_connection_lost_while_idle_costs_no_request() {
-    on_worker(async {
-        let backend = Backend::prompt(100).await;
-        let endpoint = endpoint(backend.address, settings());
-        let client = Client::new();
-        outcome(client.get(&endpoint)).await.unwrap();
-        backend.command(Command::Cut);
-        until("the pool has noticed", || client.pools.connections() == 0).await;
-        outcome(client.get(&endpoint)).await.unwrap();
-        assert_eq!(backend.accepted.get(), 2);
-    });
-}

@@ -326,25 +326,3 @@ fn endpoints_with_equal_settings_share_and_others_do_not() {
         assert_eq!((Arc::strong_count(&one), Rc::strong_count(&client.pools)), (1, 1));
     });
 }
-
-#[test]
-fn a_backend_that_allows_no_stream_is_waited_for_until_it_does() {
-    on_worker(async {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let endpoint = endpoint(listener.local_addr().unwrap(), settings());
-        let client = Client::new();
-        let task = client.get(&endpoint);
-        let (mut tcp, _) = listener.accept().await.unwrap();
-        // SETTINGS_MAX_CONCURRENT_STREAMS (3): 0, then 1 (RFC 9113 §6.5.2).
-        let limit = |streams| [0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, streams];
-        tokio::io::AsyncWriteExt::write_all(&mut tcp, &limit(0)).await.unwrap();
-        until("the connection is open", || client.metrics.pool_connections_opened.value() == 1)
-            .await;
-        assert_eq!(client.metrics.pool_pending.value(), 1);
-        tokio::io::AsyncWriteExt::write_all(&mut tcp, &limit(1)).await.unwrap();
-        super::streams::read_until_headers(&mut tcp).await;
-        assert_eq!(client.metrics.pool_pending.value(), 0);
-        drop(tcp);
-        assert_eq!(outcome(task).await.unwrap_err(), Kind::ConnectionLost);
-    });
-}

@@ -79,7 +79,7 @@ fn a_malformed_response_ends_its_stream_alone() {
 }
 
 /// Reads frames until HEADERS (type 1) came.
-pub(super) async fn read_until_headers(tcp: &mut tokio::net::TcpStream) {
+async fn read_until_headers(tcp: &mut tokio::net::TcpStream) {
     use tokio::io::AsyncReadExt;
     let mut preface = [0; 24];
     tcp.read_exact(&mut preface).await.unwrap();
@@ -154,89 +154,5 @@ fn the_places_of_cancelled_streams_come_back() {
         }
         assert_eq!(backend.accepted.get(), 1);
         assert_eq!(client.metrics.pool_pending.value(), 0);
-    });
-}
-
-#[test]
-fn a_slow_reader_stops_the_backend_at_its_window() {
-    on_worker(async {
-        const WINDOW: u32 = 100_000;
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let settings = Settings { stream_window: WINDOW, ..settings() };
-        let endpoint = endpoint(listener.local_addr().unwrap(), settings);
-        let client = Client::new();
-        let granted = std::rc::Rc::new(std::cell::Cell::new(0));
-        let sending = std::rc::Rc::clone(&granted);
-        spawn_local(async move {
-            let (tcp, _) = listener.accept().await.unwrap();
-            let mut connection = h2::server::handshake(tcp).await.unwrap();
-            let (_, mut respond) = connection.accept().await.unwrap().unwrap();
-            let mut body = respond.send_response(http::Response::new(()), false).unwrap();
-            spawn_local(async move { while connection.accept().await.is_some() {} });
-            // As fast as the window allows, for ever.
-            body.reserve_capacity(16_384);
-            while let Some(Ok(size)) = std::future::poll_fn(|cx| body.poll_capacity(cx)).await {
-                let size = size.min(16_384);
-                sending.set(sending.get() + size);
-                body.send_data(vec![0; size].into(), false).unwrap();
-                body.reserve_capacity(16_384);
-            }
-        });
-        let mut lease = client.lease(&endpoint).await.unwrap();
-        let (response, _) = lease.send(request(), true).unwrap();
-        let mut body = response.await.unwrap().into_body();
-        let mut received = 0;
-        while received < WINDOW as usize {
-            received += body.data().await.unwrap().unwrap().len();
-        }
-        // Everything was read and nothing released: the backend stands still until it is.
-        assert_eq!(granted.get(), WINDOW as usize);
-        let more = tokio::time::timeout(std::time::Duration::from_millis(50), body.data()).await;
-        assert!(more.is_err(), "nothing comes beyond the window");
-        body.flow_control().release_capacity(60_000).unwrap();
-        while received < WINDOW as usize + 60_000 {
-            received += body.data().await.unwrap().unwrap().len();
-        }
-        assert_eq!(granted.get(), received, "what was released and no more");
-    });
-}
-
-#[test]
-fn a_backend_that_does_not_read_bounds_what_is_buffered_for_it() {
-    on_worker(async {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let endpoint = endpoint(listener.local_addr().unwrap(), settings());
-        let client = Client::new();
-        spawn_local(async move {
-            let (tcp, _) = listener.accept().await.unwrap();
-            // Windows far larger than any socket buffer, then silence.
-            let mut connection = h2::server::Builder::new()
-                .initial_window_size(1 << 30)
-                .initial_connection_window_size(1 << 30)
-                .handshake::<_, Bytes>(tcp)
-                .await
-                .unwrap();
-            let stream = connection.accept().await.unwrap().unwrap();
-            std::future::pending::<()>().await;
-            drop((stream, connection));
-        });
-        let mut lease = client.lease(&endpoint).await.unwrap();
-        let (_response, mut body) = lease.send(request(), false).unwrap();
-        let chunk = Bytes::from(vec![0; 64 << 10]);
-        let mut sent = 0_usize;
-        let mut buffered_max = 0;
-        // Until 200 ms pass without capacity: the sockets are full.
-        loop {
-            body.reserve_capacity(chunk.len());
-            let capacity = std::future::poll_fn(|cx| body.poll_capacity(cx));
-            let wait = std::time::Duration::from_millis(200);
-            let Ok(Some(Ok(size))) = tokio::time::timeout(wait, capacity).await else { break };
-            buffered_max = buffered_max.max(size);
-            sent += size.min(chunk.len());
-            body.send_data(chunk.slice(..size.min(chunk.len())), false).unwrap();
-        }
-        assert!(buffered_max <= 256 << 10, "{buffered_max} octets of capacity at once");
-        // Loopback sockets hold some MiB at most (tcp_wmem, tcp_rmem).
-        assert!(sent < 64 << 20, "{sent} octets were taken by a backend that reads nothing");
     });
 }

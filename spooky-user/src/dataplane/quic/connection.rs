@@ -1,0 +1,220 @@
+//! One QUIC connection: quiche's state, the IDs it answers to, and the opaque session `S` above it.
+//!
+//! ```text
+//!  Handshaking ──established──▶ Open ──close or error──▶ closing/draining (quiche) ──▶ gone
+//!        └──handshake_timeout──────────────────────────────▲
+//! ```
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use quiche::PathEvent;
+
+use super::buffers::Transport;
+use super::cid::{Cid, Issuer};
+use crate::dataplane::packet::Path;
+use crate::id::ListenerId;
+use crate::telemetry::metrics::WorkerMetrics;
+use crate::telemetry::reason::{CloseReason, HandshakeFailure};
+
+/// A connection in its worker's table.
+pub struct Connection<S> {
+    /// quiche's side.
+    pub transport: Transport,
+    /// The protocol above, once the handshake is over.
+    pub session: Option<S>,
+    /// Where it came in, and so whose socket it answers from.
+    pub listener: ListenerId,
+    /// IDs of ours that lead here.
+    pub(super) issued: Vec<Cid>,
+    /// The ID the client chose for its first Initial; leads here until the handshake is confirmed.
+    pub(super) original: Option<(u8, [u8; 20])>,
+    /// The first ID we gave it: its name in logs.
+    pub first_cid: Cid,
+    /// Peer of the last path that was validated (RFC 9000 §8): the client, for all purposes.
+    pub client: SocketAddr,
+    /// Source of the last datagram, validated or not; so that access lists are asked once a change, not once a datagram.
+    pub(super) last_source: SocketAddr,
+    accepted: Instant,
+    handshake_deadline: Option<Instant>,
+    /// A time in the worker's heap at or before which this connection will be looked at.
+    pub timer: Option<Instant>,
+    /// Waits for its turn already.
+    pub queued: bool,
+    /// When the second step of a graceful close is due (RFC 9114 §5.2).
+    pub leave_at: Option<Instant>,
+    reported: Reported,
+}
+
+/// What has been added to the metrics already.
+#[derive(Default)]
+struct Reported {
+    lost: usize,
+    retransmitted: usize,
+    lost_bytes: u64,
+}
+
+impl<S> Connection<S> {
+    pub(super) fn new(
+        transport: Transport,
+        listener: ListenerId,
+        first_cid: Cid,
+        original: (u8, [u8; 20]),
+        path: Path,
+        now: Instant,
+        handshake_timeout: Duration,
+    ) -> Self {
+        Self {
+            transport,
+            session: None,
+            listener,
+            issued: vec![first_cid],
+            original: Some(original),
+            first_cid,
+            client: path.peer,
+            last_source: path.peer,
+            accepted: now,
+            handshake_deadline: Some(now + handshake_timeout),
+            timer: None,
+            queued: false,
+            leave_at: None,
+            reported: Reported::default(),
+        }
+    }
+
+    /// When it next wants to be looked at, if no datagram comes before.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        [self.transport.timeout_instant(), self.handshake_deadline, self.leave_at]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Runs what is due.
+    pub fn on_timeout(&mut self, now: Instant, metrics: &WorkerMetrics) {
+        if self.transport.timeout_instant().is_some_and(|due| due <= now) {
+            self.transport.on_timeout();
+        }
+        if self.handshake_deadline.is_some_and(|due| due <= now) {
+            self.handshake_deadline = None;
+            if !self.transport.is_established() && !self.transport.is_closed() {
+                metrics.handshakes_failed.inc(HandshakeFailure::Timeout);
+                // An unvalidated peer gets no more than RFC 9000 §8.1 allows; quiche sends the close within it.
+                let _ = self.transport.close(false, 0, b"handshake timeout");
+            }
+        }
+    }
+
+    /// Whether the handshake has just ended: true once.
+    pub fn became_established(&mut self, now: Instant, metrics: &WorkerMetrics) -> bool {
+        if self.handshake_deadline.is_none() || !self.transport.is_established() {
+            return false;
+        }
+        self.handshake_deadline = None;
+        metrics.handshakes_completed.inc();
+        metrics.handshake_seconds.observe(now.saturating_duration_since(self.accepted));
+        true
+    }
+
+    /// Follows the paths: only a validated one moves the client's address.
+    pub(super) fn follow_paths(&mut self, metrics: &WorkerMetrics) {
+        while let Some(event) = self.transport.path_event_next() {
+            match event {
+                PathEvent::PeerMigrated(_, peer) => {
+                    self.client = peer;
+                    metrics.migrations_validated.inc();
+                }
+                PathEvent::FailedValidation(..) => metrics.path_failures.inc(),
+                PathEvent::New(local, peer) => {
+                    // The server's side of RFC 9000 §9.3: quiche challenges the new path by itself.
+                    tracing::trace!(%local, %peer, "new path");
+                }
+                // Validated, closed, reused ID: quiche acts on them; the client's address is not touched.
+                _ => {}
+            }
+        }
+    }
+
+    /// Gives the client spare IDs, so that it can migrate without being linked (RFC 9000 §5.1.1, §9.5).
+    /// Returns those that are new.
+    pub(super) fn issue_spares(&mut self, issuer: &Issuer, most: u64, new: &mut Vec<Cid>) {
+        while self.transport.scids_left() > 0 && (self.transport.active_scids() as u64) < most {
+            let cid = issuer.issue();
+            let token = u128::from_be_bytes(issuer.reset_token(&cid));
+            let id = quiche::ConnectionId::from_ref(&cid);
+            if self.transport.new_scid(&id, token, false).is_err() {
+                return;
+            }
+            self.issued.push(cid);
+            new.push(cid);
+        }
+    }
+
+    /// Adds what the transport has counted since the last call.
+    pub(super) fn report(&mut self, metrics: &WorkerMetrics) {
+        let stats = self.transport.stats();
+        metrics.packets_lost.add(stats.lost.saturating_sub(self.reported.lost) as u64);
+        metrics
+            .packets_retransmitted
+            .add(stats.retrans.saturating_sub(self.reported.retransmitted) as u64);
+        metrics.bytes_lost.add(stats.lost_bytes.saturating_sub(self.reported.lost_bytes));
+        self.reported = Reported {
+            lost: stats.lost,
+            retransmitted: stats.retrans,
+            lost_bytes: stats.lost_bytes,
+        };
+        if let Some(path) = self.transport.path_stats().find(|path| path.active) {
+            metrics.rtt_seconds.observe(path.rtt);
+        }
+    }
+
+    /// How it ended, for a connection that is closed.
+    pub(super) fn close_reason(&self) -> CloseReason {
+        if self.transport.is_timed_out() {
+            return CloseReason::Idle;
+        }
+        if let Some(error) = self.transport.local_error() {
+            return match (error.is_app, error.error_code) {
+                (true, 0x100) => CloseReason::Drained,
+                (true, _) => CloseReason::LocalApplication,
+                (false, _) => CloseReason::LocalTransport,
+            };
+        }
+        match self.transport.peer_error() {
+            Some(error) if error.is_app => CloseReason::PeerApplication,
+            Some(_) => CloseReason::PeerTransport,
+            None => CloseReason::Idle,
+        }
+    }
+
+    /// Why the handshake failed, for a connection that closed before it was established; `None` when that was counted.
+    pub(super) fn handshake_failure(&self) -> Option<HandshakeFailure> {
+        self.handshake_deadline?;
+        if self.transport.is_established() {
+            return None;
+        }
+        if let Some(error) = self.transport.local_error() {
+            // RFC 9001 §4.8: 0x100 + TLS alert; no_application_protocol is alert 120.
+            return Some(match error.error_code {
+                0x178 => HandshakeFailure::Alpn,
+                0x100..=0x1ff if !error.is_app => HandshakeFailure::Tls,
+                _ => HandshakeFailure::Transport,
+            });
+        }
+        if self.transport.peer_error().is_some() {
+            return Some(HandshakeFailure::PeerClosed);
+        }
+        Some(HandshakeFailure::Timeout)
+    }
+}
+
+impl<S> std::fmt::Debug for Connection<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection")
+            .field("listener", &self.listener)
+            .field("client", &self.client)
+            .field("established", &self.transport.is_established())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,486 @@
+//! One worker's connections: which one a datagram belongs to, and what to do with those that belong to none.
+//!
+//! Sans-IO and clockless. The order of questions for a datagram is: is its destination connection ID one of this worker's?
+//! Was it issued by another worker or another generation? May it open a connection?
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use spooky_common::cid::Owner;
+use spooky_common::invariant::{self, Form, Header, Kind, Malformed, VERSION_1};
+
+use super::cid::{Cid, Issuer};
+use super::connection::Connection;
+use super::reset::{self, Limiter};
+use super::settings::QuicSettings;
+use super::version;
+use crate::dataplane::exchange::mailbox::ConnectionKey;
+use crate::dataplane::packet::Datagram;
+use crate::dataplane::packet::udp::canonical_ip;
+use crate::id::ListenerId;
+use crate::telemetry::metrics::WorkerMetrics;
+use crate::telemetry::reason::{DropReason, RefusedReason};
+
+/// A client's first destination connection ID must be at least this long (RFC 9000 §7.2).
+const ORIGINAL_DCID_LEN_MIN: u8 = 8;
+
+/// What became of a datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disposition {
+    /// A connection of this worker has taken it and wants a turn.
+    Delivered(ConnectionKey),
+    /// An answer of this many octets is in the caller's buffer: Version Negotiation or a stateless reset.
+    Reply(usize),
+    /// It belongs to another worker of this generation.
+    Stray(Owner),
+    /// Nothing to do; it was counted.
+    Dropped,
+}
+
+/// What the endpoint knows of one listener.
+pub struct Listener {
+    id: ListenerId,
+    config: quiche::Config,
+    settings: QuicSettings,
+    /// This worker's share of `max_connections`.
+    connections_max: usize,
+    connections: usize,
+}
+
+/// All connections of one worker.
+pub struct Endpoint<S> {
+    slots: Vec<Slot<S>>,
+    free: Vec<u32>,
+    live: usize,
+    issued: HashMap<Cid, ConnectionKey, BuildHasherDefault<IssuedHasher>>,
+    /// By the client's choice, so hashed with a secret (std's SipHash): it cannot be used to pile up collisions.
+    originals: HashMap<(u8, [u8; 20]), ConnectionKey>,
+    listeners: Vec<Listener>,
+    issuer: Issuer,
+    metrics: Arc<WorkerMetrics>,
+    resets: Limiter,
+    draining: bool,
+    fresh: Vec<Cid>,
+}
+
+struct Slot<S> {
+    serial: u32,
+    connection: Option<Box<Connection<S>>>,
+}
+
+/// IDs in the table are our own cipher's output: eight octets of one are as good as a hash of it.
+#[derive(Default)]
+struct IssuedHasher(u64);
+
+impl Hasher for IssuedHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(octets) = bytes.get(1..9).and_then(|octets| octets.try_into().ok()) {
+            self.0 = u64::from_le_bytes(octets);
+        }
+    }
+
+    // The length prefix of an array says nothing.
+    fn write_usize(&mut self, _: usize) {}
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+// === impl Listener ===
+
+impl Listener {
+    /// `config` holds the TLS context; the transport parameters are set here.
+    #[must_use]
+    pub fn new(
+        id: ListenerId,
+        mut config: quiche::Config,
+        settings: QuicSettings,
+        workers: usize,
+    ) -> Self {
+        super::parameters::apply(&mut config, &settings);
+        let connections_max = settings.max_connections.div_ceil(workers.max(1)).max(1);
+        Self { id, config, settings, connections_max, connections: 0 }
+    }
+}
+
+impl std::fmt::Debug for Listener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Listener").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+// === impl Endpoint: datagrams ===
+
+impl<S> Endpoint<S> {
+    /// No connections yet.
+    #[must_use]
+    pub fn new(
+        issuer: Issuer,
+        listeners: Vec<Listener>,
+        metrics: Arc<WorkerMetrics>,
+        now: Instant,
+    ) -> Self {
+        let per_second =
+            listeners.iter().map(|it| it.settings.stateless_resets_per_second).max().unwrap_or(0);
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            live: 0,
+            issued: HashMap::default(),
+            originals: HashMap::new(),
+            listeners,
+            issuer,
+            metrics,
+            resets: Limiter::new(per_second, now),
+            draining: false,
+            fresh: Vec::new(),
+        }
+    }
+
+    /// Takes in one datagram. `permits` asks the access list; `out` holds at least 600 octets for an answer.
+    /// `forwarded` says that another worker has handed it over, so it is not a stray again.
+    pub fn receive(
+        &mut self,
+        listener: ListenerId,
+        mut datagram: Datagram<'_>,
+        permits: impl Fn(IpAddr) -> bool,
+        forwarded: bool,
+        now: Instant,
+        out: &mut [u8],
+    ) -> Disposition {
+        let header = match invariant::parse(datagram.bytes) {
+            Ok(header) => header,
+            Err(Malformed::Empty) => return self.drop(DropReason::Empty),
+            Err(Malformed::Truncated) => return self.drop(DropReason::Malformed),
+        };
+        if let Some(key) = self.find(&header) {
+            if !forwarded && header.dcid_len == 20 {
+                self.metrics.steer_right.inc();
+            }
+            return self.deliver(key, &mut datagram, permits);
+        }
+        match self.owner(&header) {
+            Some(owner) => self.not_here(&header, owner, &datagram, forwarded, now, out),
+            None => self.unknown(listener, &header, datagram, permits, now, out),
+        }
+    }
+
+    fn drop(&self, reason: DropReason) -> Disposition {
+        self.metrics.datagrams_dropped.inc(reason);
+        Disposition::Dropped
+    }
+
+    fn find(&self, header: &Header) -> Option<ConnectionKey> {
+        if header.dcid_len == 20
+            && let Some(key) = self.issued.get(&header.dcid)
+        {
+            return Some(*key);
+        }
+        match header.form {
+            Form::Long { version: VERSION_1, kind: Kind::Initial | Kind::ZeroRtt } => {
+                self.originals.get(&(header.dcid_len, header.dcid)).copied()
+            }
+            Form::Short | Form::Long { .. } => None,
+        }
+    }
+
+    fn owner(&self, header: &Header) -> Option<Owner> {
+        (header.dcid_len == 20).then(|| self.issuer.open(&header.dcid)).flatten()
+    }
+
+    fn deliver(
+        &mut self,
+        key: ConnectionKey,
+        datagram: &mut Datagram<'_>,
+        permits: impl Fn(IpAddr) -> bool,
+    ) -> Disposition {
+        let metrics = Arc::clone(&self.metrics);
+        let Some(connection) = self.get_mut(key) else { return Disposition::Dropped };
+        let source = datagram.path.peer;
+        if source != connection.last_source {
+            // A denied address cannot get in by migrating (RFC 9000 §9.3 leaves it to the server).
+            if !permits(canonical_ip(source)) {
+                metrics.datagrams_dropped.inc(DropReason::Denied);
+                return Disposition::Dropped;
+            }
+            connection.last_source = source;
+        }
+        let info = quiche::RecvInfo { from: source, to: datagram.path.local };
+        // Errors end the connection inside quiche with the code of RFC 9000 §20; what cannot be authenticated is dropped.
+        if let Err(error) = connection.transport.recv(datagram.bytes, info) {
+            tracing::trace!(%error, "datagram not taken");
+        }
+        connection.follow_paths(&metrics);
+        Disposition::Delivered(key)
+    }
+
+    /// One of our IDs, but no connection of this worker has it.
+    fn not_here(
+        &mut self,
+        header: &Header,
+        owner: Owner,
+        datagram: &Datagram<'_>,
+        forwarded: bool,
+        now: Instant,
+        out: &mut [u8],
+    ) -> Disposition {
+        let me = self.issuer.owner();
+        if owner.generation != me.generation {
+            self.metrics.steer_old_generation.inc();
+        } else if owner.worker != me.worker && !forwarded {
+            return Disposition::Stray(owner);
+        } else {
+            self.metrics.datagrams_dropped.inc(DropReason::UnknownConnection);
+        }
+        self.reset(header, datagram.bytes.len(), now, out)
+    }
+
+    /// Tells the client that its connection is gone (RFC 9000 §10.3), if the packet may be answered.
+    pub fn reset(
+        &mut self,
+        header: &Header,
+        trigger_size: usize,
+        now: Instant,
+        out: &mut [u8],
+    ) -> Disposition {
+        if header.form != Form::Short {
+            return Disposition::Dropped;
+        }
+        if !self.resets.take(now) {
+            self.metrics.stateless_resets_limited.inc();
+            return Disposition::Dropped;
+        }
+        match reset::write(&self.issuer, &header.dcid, trigger_size, out) {
+            Some(size) => {
+                self.metrics.stateless_resets_sent.inc();
+                Disposition::Reply(size)
+            }
+            None => Disposition::Dropped,
+        }
+    }
+
+    /// An ID that is not ours: perhaps a new connection.
+    fn unknown(
+        &mut self,
+        listener: ListenerId,
+        header: &Header,
+        mut datagram: Datagram<'_>,
+        permits: impl Fn(IpAddr) -> bool,
+        now: Instant,
+        out: &mut [u8],
+    ) -> Disposition {
+        let kind = match header.form {
+            Form::Short => {
+                self.metrics.steer_unknown.inc();
+                return self.drop(DropReason::UnknownConnection);
+            }
+            Form::Long { kind, .. } => kind,
+        };
+        match kind {
+            Kind::Initial => {}
+            Kind::OtherVersion => return self.negotiate(&datagram, permits, out),
+            Kind::ZeroRtt | Kind::Handshake => return self.drop(DropReason::NotInitial),
+            Kind::Retry | Kind::VersionNegotiation => return self.drop(DropReason::Malformed),
+        }
+        self.metrics.initials.inc();
+        if datagram.bytes.len() < version::TRIGGER_SIZE_MIN {
+            return self.drop(DropReason::TooShort);
+        }
+        if !(ORIGINAL_DCID_LEN_MIN..=20).contains(&header.dcid_len) {
+            return self.drop(DropReason::Malformed);
+        }
+        if !permits(canonical_ip(datagram.path.peer)) {
+            return self.refuse(RefusedReason::Denied);
+        }
+        if self.draining {
+            return self.refuse(RefusedReason::Draining);
+        }
+        match self.accept(listener, header, &datagram, now) {
+            Ok(key) => self.deliver(key, &mut datagram, permits),
+            Err(reason) => self.refuse(reason),
+        }
+    }
+
+    fn refuse(&self, reason: RefusedReason) -> Disposition {
+        self.metrics.connections_refused.inc(reason);
+        Disposition::Dropped
+    }
+
+    fn negotiate(
+        &self,
+        datagram: &Datagram<'_>,
+        permits: impl Fn(IpAddr) -> bool,
+        out: &mut [u8],
+    ) -> Disposition {
+        if !permits(canonical_ip(datagram.path.peer)) {
+            return self.drop(DropReason::Denied);
+        }
+        let mut random = [0];
+        self.issuer.fill_random(&mut random);
+        match version::negotiate(datagram.bytes, random[0], out) {
+            Some(size) => {
+                self.metrics.version_negotiations.inc();
+                Disposition::Reply(size)
+            }
+            None => self.drop(DropReason::TooShort),
+        }
+    }
+
+    fn accept(
+        &mut self,
+        listener: ListenerId,
+        header: &Header,
+        datagram: &Datagram<'_>,
+        now: Instant,
+    ) -> Result<ConnectionKey, RefusedReason> {
+        let place = self
+            .listeners
+            .iter_mut()
+            .find(|it| it.id == listener)
+            .ok_or(RefusedReason::Internal)?;
+        if place.connections >= place.connections_max {
+            return Err(RefusedReason::Limit);
+        }
+        let cid = self.issuer.issue();
+        let token = u128::from_be_bytes(self.issuer.reset_token(&cid));
+        place.config.set_stateless_reset_token(Some(token));
+        let path = datagram.path;
+        let transport = quiche::accept_with_buf_factory(
+            &quiche::ConnectionId::from_ref(&cid),
+            None,
+            path.local,
+            path.peer,
+            &mut place.config,
+        )
+        .map_err(|error| {
+            tracing::warn!(%error, "a connection could not be made");
+            RefusedReason::Internal
+        })?;
+        place.connections += 1;
+        let original = (header.dcid_len, header.dcid);
+        let timeout = place.settings.handshake_timeout;
+        let connection = Connection::new(transport, listener, cid, original, path, now, timeout);
+        let key = self.insert(connection);
+        self.issued.insert(cid, key);
+        self.originals.insert(original, key);
+        self.metrics.connections_accepted.inc();
+        self.metrics.connections_active.inc();
+        Ok(key)
+    }
+}
+
+// === impl Endpoint: connections ===
+
+impl<S> Endpoint<S> {
+    fn insert(&mut self, connection: Connection<S>) -> ConnectionKey {
+        self.live += 1;
+        let connection = Some(Box::new(connection));
+        if let Some(index) = self.free.pop()
+            && let Some(slot) = self.slots.get_mut(index as usize)
+        {
+            slot.serial = slot.serial.wrapping_add(1);
+            slot.connection = connection;
+            return ConnectionKey { index, serial: slot.serial };
+        }
+        // Bounded by `max_connections` of 16 listeners: far below u32.
+        let index = u32::try_from(self.slots.len()).unwrap_or(u32::MAX);
+        self.slots.push(Slot { serial: 0, connection });
+        ConnectionKey { index, serial: 0 }
+    }
+
+    /// The connection with this key, if it is still there.
+    pub fn get_mut(&mut self, key: ConnectionKey) -> Option<&mut Connection<S>> {
+        let slot = self.slots.get_mut(key.index as usize)?;
+        (slot.serial == key.serial).then_some(slot.connection.as_deref_mut()?)
+    }
+
+    /// Follows what the transport did with IDs: new spares lead here, retired ones nowhere.
+    pub fn maintain(&mut self, key: ConnectionKey) {
+        let Some(slot) = self.slots.get_mut(key.index as usize) else { return };
+        let Some(connection) = slot.connection.as_deref_mut() else { return };
+        while let Some(retired) = connection.transport.retired_scid_next() {
+            if let Ok(cid) = Cid::try_from(retired.as_ref()) {
+                self.issued.remove(&cid);
+                connection.issued.retain(|issued| *issued != cid);
+            }
+        }
+        if !connection.transport.is_established() || connection.transport.is_closed() {
+            return;
+        }
+        let listener = connection.listener;
+        let most = self
+            .listeners
+            .iter()
+            .find(|it| it.id == listener)
+            .map_or(2, |it| it.settings.active_connection_id_limit);
+        connection.issue_spares(&self.issuer, most, &mut self.fresh);
+        for cid in self.fresh.drain(..) {
+            self.issued.insert(cid, key);
+        }
+    }
+
+    /// Takes a closed connection out and counts how it ended.
+    pub fn remove(&mut self, key: ConnectionKey) -> Option<Box<Connection<S>>> {
+        let slot = self.slots.get_mut(key.index as usize)?;
+        if slot.serial != key.serial {
+            return None;
+        }
+        let mut connection = slot.connection.take()?;
+        self.free.push(key.index);
+        self.live -= 1;
+        for cid in &connection.issued {
+            self.issued.remove(cid);
+        }
+        if let Some(original) = connection.original.take() {
+            self.originals.remove(&original);
+        }
+        if let Some(place) = self.listeners.iter_mut().find(|it| it.id == connection.listener) {
+            place.connections -= 1;
+        }
+        connection.report(&self.metrics);
+        if let Some(failure) = connection.handshake_failure() {
+            self.metrics.handshakes_failed.inc(failure);
+        }
+        self.metrics.connections_closed.inc(connection.close_reason());
+        self.metrics.connections_active.dec();
+        Some(connection)
+    }
+
+    /// From now on no new connection is accepted.
+    pub fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    /// Connections there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.live
+    }
+
+    /// There is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.live == 0
+    }
+
+    /// The keys of all connections, for what happens once: a drain.
+    #[must_use]
+    pub fn keys(&self) -> Vec<ConnectionKey> {
+        self.slots
+            .iter()
+            .zip(0..)
+            .filter(|(slot, _)| slot.connection.is_some())
+            .map(|(slot, index)| ConnectionKey { index, serial: slot.serial })
+            .collect()
+    }
+}
+
+impl<S> std::fmt::Debug for Endpoint<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Endpoint").field("connections", &self.live).finish_non_exhaustive()
+    }
+}
