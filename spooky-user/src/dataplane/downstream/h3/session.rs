@@ -1,0 +1,431 @@
+//! The HTTP/3 side of one connection: drives quiche's h3, owns the request streams, opens exchanges.
+//!
+//! Sans-IO: called with the transport after datagrams came in and after serving tasks posted streams. Never blocks, knows
+//! no route and no backend.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use quiche::h3::{self, Event, NameValue};
+
+use super::code;
+use super::stream::{Flushed, Stream};
+use crate::codec::field::{self, Answer, Limits, Malformed};
+use crate::dataplane::exchange::error::Kind;
+use crate::dataplane::exchange::link::{AbortCode, Link, Outbound};
+use crate::dataplane::exchange::mailbox::Mailbox;
+use crate::dataplane::exchange::{Client, Exchange};
+use crate::dataplane::packet::udp::canonical;
+use crate::dataplane::quic::buffers::Transport;
+use crate::dataplane::quic::settings::Http3Settings;
+use crate::id::ListenerId;
+use crate::telemetry::metrics::WorkerMetrics;
+use crate::telemetry::reason::MalformedReason;
+
+/// The largest stream ID a client can open, for the first of two GOAWAYs (RFC 9114 §5.2).
+const GOAWAY_ANY: u64 = (1 << 62) - 4;
+
+/// What all sessions of one listener on one worker share.
+pub struct Shared {
+    /// Limits on field sections.
+    pub limits: Limits,
+    /// Requests after which a connection is told to go away.
+    pub max_requests: u64,
+    /// Which listener.
+    pub listener: ListenerId,
+    /// The worker's counters.
+    pub metrics: Arc<WorkerMetrics>,
+    config: h3::Config,
+}
+
+/// How far a graceful close has come (RFC 9114 §5.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leaving {
+    No,
+    /// GOAWAY with the largest ID is to be sent, or is sent: requests are still accepted.
+    Announced {
+        sent: bool,
+    },
+    /// GOAWAY with the next ID is to be sent, or is sent: requests from this ID on are rejected.
+    Final {
+        from: u64,
+        sent: bool,
+    },
+}
+
+/// The HTTP/3 state of one connection.
+pub struct Session {
+    http: h3::Connection,
+    streams: HashMap<u64, Stream>,
+    shared: Rc<Shared>,
+    mailbox: Rc<Mailbox>,
+    cid: [u8; 20],
+    /// Above every request stream seen: the ID a GOAWAY would carry.
+    next_stream: u64,
+    requests: u64,
+    leaving: Leaving,
+    /// Streams that have output QUIC did not take, oldest first.
+    blocked: Vec<u64>,
+    scratch: Vec<u64>,
+    /// STOP_SENDING frames seen so far.
+    stopped: u64,
+}
+
+// === impl Shared ===
+
+impl Shared {
+    /// For one listener.
+    ///
+    /// # Errors
+    ///
+    /// When quiche cannot allocate.
+    pub fn new(
+        settings: &Http3Settings,
+        listener: ListenerId,
+        metrics: Arc<WorkerMetrics>,
+    ) -> Result<Self, h3::Error> {
+        let mut config = h3::Config::new()?;
+        // quiche closes the whole connection above *its* limit. Ours answers 431 on the stream; the slack lets it.
+        config.set_max_field_section_size(2 * settings.max_field_section_size);
+        config.set_qpack_max_table_capacity(0);
+        config.set_qpack_blocked_streams(0);
+        Ok(Self {
+            limits: Limits {
+                max_section_size: usize::try_from(settings.max_field_section_size)
+                    .unwrap_or(usize::MAX),
+                max_fields: settings.max_fields,
+                ..Limits::default()
+            },
+            max_requests: settings.max_requests_per_connection,
+            listener,
+            metrics,
+            config,
+        })
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("listener", &self.listener).finish_non_exhaustive()
+    }
+}
+
+// === impl Session ===
+
+impl Session {
+    /// Opens our control and QPACK streams on an established connection.
+    ///
+    /// # Errors
+    ///
+    /// What quiche says; the connection is of no use then.
+    pub fn new(
+        shared: Rc<Shared>,
+        mailbox: Rc<Mailbox>,
+        cid: [u8; 20],
+        transport: &mut Transport,
+    ) -> Result<Self, h3::Error> {
+        let http = h3::Connection::with_transport(transport, &shared.config)?;
+        Ok(Self {
+            http,
+            streams: HashMap::new(),
+            shared,
+            mailbox,
+            cid,
+            next_stream: 0,
+            requests: 0,
+            leaving: Leaving::No,
+            blocked: Vec::new(),
+            scratch: Vec::new(),
+            stopped: 0,
+        })
+    }
+
+    /// Requests that are being served.
+    #[must_use]
+    pub fn open_streams(&self) -> usize {
+        self.streams.len()
+    }
+
+    /// Takes in what the transport received: new requests go to `opened`, body and ends to their tasks.
+    pub fn receive(
+        &mut self,
+        transport: &mut Transport,
+        peer: SocketAddr,
+        now: Instant,
+        opened: &mut Vec<Exchange>,
+    ) {
+        loop {
+            match self.http.poll(transport) {
+                Ok((id, Event::Headers { list, .. })) => {
+                    if self.streams.contains_key(&id) {
+                        self.trailers(transport, id, &list);
+                    } else if let Some(exchange) = self.open(transport, id, &list, peer, now) {
+                        opened.push(exchange);
+                    }
+                }
+                Ok((id, Event::Data)) => self.readable(transport, id),
+                Ok((id, Event::Finished)) => self.finished(transport, id),
+                Ok((id, Event::Reset(_))) => self.reset_by_peer(transport, id),
+                Ok((_, Event::PriorityUpdate | Event::GoAway)) => {}
+                // Done, or an error for which quiche has closed the connection with the right code.
+                Err(_) => break,
+            }
+        }
+        self.find_stopped(transport);
+    }
+
+    /// Sends what serving tasks have queued and reads what they have room for.
+    pub fn transmit(&mut self, transport: &mut Transport) {
+        let mut posted = std::mem::take(&mut self.scratch);
+        self.mailbox.take(&mut posted);
+        for id in posted.drain(..) {
+            self.serve_post(transport, id);
+        }
+        self.scratch = posted;
+        let mut waiting = std::mem::take(&mut self.blocked);
+        for id in waiting.drain(..) {
+            self.flush(transport, id);
+        }
+        // `flush` puts those that are still blocked into the (new) list; keep the old one's memory for them.
+        waiting.append(&mut self.blocked);
+        self.blocked = waiting;
+        self.send_goaway(transport);
+    }
+
+    /// The connection is over: every task stops.
+    pub fn close(&mut self) {
+        for (_, stream) in self.streams.drain() {
+            self.shared.metrics.requests_active.dec();
+            stream.link().fail(Kind::ClientGone);
+        }
+    }
+
+    // === requests ===
+
+    fn open(
+        &mut self,
+        transport: &mut Transport,
+        id: u64,
+        list: &[h3::Header],
+        peer: SocketAddr,
+        now: Instant,
+    ) -> Option<Exchange> {
+        if matches!(self.leaving, Leaving::Final { from, .. } if id >= from) {
+            self.shared.metrics.requests_rejected.inc();
+            Self::refuse(transport, id, code::REQUEST_REJECTED);
+            return None;
+        }
+        self.next_stream = self.next_stream.max(id.saturating_add(4));
+        self.requests += 1;
+        if self.requests >= self.shared.max_requests && self.leaving == Leaving::No {
+            self.leaving = Leaving::Final { from: self.next_stream, sent: false };
+        }
+        let fields = list.iter().map(|line| (line.name(), line.value()));
+        let head = match field::request_head(fields, &self.shared.limits) {
+            Ok(head) => head,
+            Err(malformed) => {
+                self.malformed(transport, id, malformed);
+                return None;
+            }
+        };
+        let link = Link::new(id, Rc::clone(&self.mailbox));
+        let stream = Stream::new(id, Rc::clone(&link), head.content_length);
+        self.streams.insert(id, stream);
+        self.shared.metrics.requests_active.inc();
+        let peer = canonical(peer);
+        let client = Client {
+            address: peer.ip(),
+            port: peer.port(),
+            listener: self.shared.listener,
+            cid: self.cid,
+        };
+        // quiche reports the end of a bodyless request as the next event; the stream tells for sure.
+        let end_of_stream = transport.stream_finished(id);
+        Some(Exchange { head, link, client, opened: now, end_of_stream })
+    }
+
+    /// A head that RFC 9114 §4.1.2 or a limit forbids: answered where an answer helps, else reset.
+    fn malformed(&mut self, transport: &mut Transport, id: u64, malformed: Malformed) {
+        self.shared.metrics.requests_malformed.inc(malformed.into());
+        match malformed.answer() {
+            Answer::Status(status) => self.answer(transport, id, status),
+            Answer::MessageError => Self::refuse(transport, id, code::MESSAGE_ERROR),
+        }
+    }
+
+    fn answer(&mut self, transport: &mut Transport, id: u64, status: http::StatusCode) {
+        let link = Link::new(id, Rc::clone(&self.mailbox));
+        link.send(Outbound::Head(status, http::HeaderMap::new(), true));
+        self.streams.insert(id, Stream::new(id, link, None));
+        self.shared.metrics.requests_active.inc();
+        self.flush(transport, id);
+    }
+
+    fn refuse(transport: &mut Transport, id: u64, error: u64) {
+        // Done: already gone.
+        let _ = transport.stream_shutdown(id, quiche::Shutdown::Read, error);
+        let _ = transport.stream_shutdown(id, quiche::Shutdown::Write, error);
+    }
+
+    fn trailers(&mut self, transport: &mut Transport, id: u64, list: &[h3::Header]) {
+        let fields = list.iter().map(|line| (line.name(), line.value()));
+        match field::trailers(fields, &self.shared.limits) {
+            Ok(map) => {
+                if let Some(stream) = self.streams.get_mut(&id) {
+                    stream.set_trailers(map);
+                }
+            }
+            Err(malformed) => self.fail(transport, id, malformed.into()),
+        }
+    }
+
+    fn readable(&mut self, transport: &mut Transport, id: u64) {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            // Refused or answered already: what still comes is thrown away by quiche after its shutdown.
+            return;
+        };
+        stream.set_readable();
+        if stream.read(&mut self.http, transport).is_err() {
+            self.fail(transport, id, MalformedReason::ContentLength);
+        }
+    }
+
+    fn finished(&mut self, transport: &mut Transport, id: u64) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        if stream.end_request().is_err() {
+            self.fail(transport, id, MalformedReason::ContentLength);
+        } else {
+            self.forget_if_over(id);
+        }
+    }
+
+    fn reset_by_peer(&mut self, transport: &mut Transport, id: u64) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        self.shared.metrics.requests_cancelled.inc();
+        stream.cancel(transport);
+        self.forget_if_over(id);
+    }
+
+    /// The message broke the rules after its head was accepted (RFC 9114 §4.1.2).
+    fn fail(&mut self, transport: &mut Transport, id: u64, reason: MalformedReason) {
+        self.shared.metrics.requests_malformed.inc(reason);
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.link().fail(Kind::ClientMalformed);
+            stream.reset(transport, code::MESSAGE_ERROR);
+        }
+        self.forget_if_over(id);
+    }
+
+    /// Frees the backends of responses the client has asked to stop (STOP_SENDING). A stream that waits for its backend
+    /// writes nothing, so it would not notice; quiche counts the frames, so the streams are looked at only after one.
+    fn find_stopped(&mut self, transport: &mut Transport) {
+        let stopped = transport.stats().stopped_stream_count_remote;
+        if std::mem::replace(&mut self.stopped, stopped) == stopped {
+            return;
+        }
+        let mut ids = std::mem::take(&mut self.scratch);
+        ids.extend(self.streams.keys());
+        for id in ids.drain(..) {
+            if !matches!(transport.stream_capacity(id), Err(quiche::Error::StreamStopped(_))) {
+                continue;
+            }
+            if let Some(stream) = self.streams.get_mut(&id) {
+                self.shared.metrics.requests_cancelled.inc();
+                stream.stopped(transport);
+                self.forget_if_over(id);
+            }
+        }
+        self.scratch = ids;
+    }
+
+    // === responses ===
+
+    fn serve_post(&mut self, transport: &mut Transport, id: u64) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        stream.link().seen();
+        if stream.request_open() && stream.read(&mut self.http, transport).is_err() {
+            self.fail(transport, id, MalformedReason::ContentLength);
+            return;
+        }
+        self.flush(transport, id);
+    }
+
+    fn flush(&mut self, transport: &mut Transport, id: u64) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        match stream.flush(&mut self.http, transport) {
+            Flushed::All => {}
+            Flushed::Blocked => {
+                if !self.blocked.contains(&id) {
+                    self.blocked.push(id);
+                }
+                return;
+            }
+            Flushed::Stopped => {
+                self.shared.metrics.requests_cancelled.inc();
+                stream.stopped(transport);
+            }
+        }
+        self.forget_if_over(id);
+    }
+
+    fn forget_if_over(&mut self, id: u64) {
+        if self.streams.get(&id).is_some_and(Stream::is_over) {
+            self.streams.remove(&id);
+            self.shared.metrics.requests_active.dec();
+        }
+    }
+
+    // === going away ===
+
+    /// First step of a graceful close: the client learns of it, requests on their way are still served.
+    pub fn announce_leaving(&mut self) {
+        if self.leaving == Leaving::No {
+            self.leaving = Leaving::Announced { sent: false };
+        }
+    }
+
+    /// Second step, a round trip later: requests not yet seen are rejected, so that the client sends them elsewhere.
+    pub fn leave(&mut self) {
+        if !matches!(self.leaving, Leaving::Final { .. }) {
+            self.leaving = Leaving::Final { from: self.next_stream, sent: false };
+        }
+    }
+
+    /// The final GOAWAY is out and every request is answered.
+    #[must_use]
+    pub fn has_left(&self) -> bool {
+        matches!(self.leaving, Leaving::Final { sent: true, .. }) && self.streams.is_empty()
+    }
+
+    fn send_goaway(&mut self, transport: &mut Transport) {
+        match &mut self.leaving {
+            Leaving::Announced { sent } if !*sent => {
+                *sent = self.http.send_goaway(transport, GOAWAY_ANY).is_ok();
+            }
+            Leaving::Final { from, sent } if !*sent => {
+                *sent = self.http.send_goaway(transport, *from).is_ok();
+            }
+            Leaving::No | Leaving::Announced { .. } | Leaving::Final { .. } => {}
+        }
+    }
+
+    /// Gives up all that is in flight, at the end of a drain.
+    pub fn abandon(&mut self) {
+        for stream in self.streams.values() {
+            stream.link().abort(AbortCode::Internal);
+            stream.link().fail(Kind::ShuttingDown);
+        }
+    }
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session")
+            .field("streams", &self.streams.len())
+            .field("leaving", &self.leaving)
+            .finish_non_exhaustive()
+    }
+}

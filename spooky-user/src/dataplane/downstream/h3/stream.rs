@@ -1,0 +1,319 @@
+//! One request stream.
+//!
+//! ```text
+//!  request side     Open ──FIN──────────────▶ Ended          (RESET_STREAM or a malformed body: the link fails)
+//!  response side    Idle ──1xx*──final head──▶ Body ──FIN──▶ Done
+//!                     └────────abort──────────────RESET────▶ Done
+//! ```
+//! The stream is forgotten when both sides are over.
+
+use std::rc::Rc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::HeaderMap;
+use quiche::Shutdown;
+use quiche::h3;
+
+use super::{code, head};
+use crate::codec::field::{Content, Malformed};
+use crate::dataplane::exchange::error::Kind;
+use crate::dataplane::exchange::link::{Link, Outbound};
+use crate::dataplane::quic::buffers::{Chunk, Transport};
+
+/// Octets read from QUIC at once: the largest piece handed to the serving task.
+const READ_SIZE: usize = 32 * 1024;
+
+/// What is known of one request stream.
+#[derive(Debug)]
+pub struct Stream {
+    id: u64,
+    link: Rc<Link>,
+    /// quiche has told of body octets that are not read yet.
+    readable: bool,
+    request_over: bool,
+    response_over: bool,
+    /// A field section was sent, so the next one is an additional one.
+    head_sent: bool,
+    content: Content,
+    trailers: Option<HeaderMap>,
+}
+
+/// Whether a stream could send all it had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flushed {
+    /// Nothing is left to send now.
+    All,
+    /// QUIC takes no more for the moment.
+    Blocked,
+    /// The client asked for no more of the response (STOP_SENDING) or the stream is gone.
+    Stopped,
+}
+
+impl Stream {
+    /// A stream whose request head was accepted.
+    #[must_use]
+    pub fn new(id: u64, link: Rc<Link>, declared: Option<u64>) -> Self {
+        Self {
+            id,
+            link,
+            readable: false,
+            request_over: false,
+            response_over: false,
+            head_sent: false,
+            content: Content::new(declared),
+            trailers: None,
+        }
+    }
+
+    /// The exchange's end.
+    #[must_use]
+    pub fn link(&self) -> &Rc<Link> {
+        &self.link
+    }
+
+    /// Both sides are over.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.request_over && self.response_over
+    }
+
+    /// The request has not ended yet.
+    #[must_use]
+    pub fn request_open(&self) -> bool {
+        !self.request_over
+    }
+
+    // === request side ===
+
+    /// quiche says that there is body to read.
+    pub fn set_readable(&mut self) {
+        self.readable = true;
+    }
+
+    /// Reads body while there is some and the task has room for it.
+    ///
+    /// # Errors
+    ///
+    /// More body than the head declared.
+    pub fn read(
+        &mut self,
+        http: &mut h3::Connection,
+        transport: &mut Transport,
+    ) -> Result<(), Malformed> {
+        while self.readable && !self.request_over {
+            let room = self.link.request_room().min(READ_SIZE);
+            if room == 0 {
+                return Ok(());
+            }
+            let Some(data) = self.read_once(http, transport, room) else {
+                self.readable = false;
+                return Ok(());
+            };
+            self.content.data(data.len())?;
+            self.link.push_request(data);
+        }
+        Ok(())
+    }
+
+    fn read_once(
+        &self,
+        http: &mut h3::Connection,
+        transport: &mut Transport,
+        room: usize,
+    ) -> Option<Bytes> {
+        // What is waiting, frame headers included: the allocation fits the data.
+        let waiting = transport.stream_readable_len(self.id, room).clamp(512, room.max(512));
+        let mut buffer = BytesMut::with_capacity(waiting);
+        http.recv_body_buf(transport, self.id, (&mut buffer).limit(waiting)).ok()?;
+        Some(buffer.freeze())
+    }
+
+    /// A trailer section came; it counts once the stream ends.
+    pub fn set_trailers(&mut self, trailers: HeaderMap) {
+        self.trailers = Some(trailers);
+    }
+
+    /// The client has ended the request.
+    ///
+    /// # Errors
+    ///
+    /// Less body than the head declared.
+    pub fn end_request(&mut self) -> Result<(), Malformed> {
+        if self.request_over {
+            return Ok(());
+        }
+        self.content.finish()?;
+        self.request_over = true;
+        self.readable = false;
+        self.link.end_request(self.trailers.take());
+        Ok(())
+    }
+
+    // === response side ===
+
+    /// Sends what the task has queued, as far as QUIC takes it.
+    pub fn flush(&mut self, http: &mut h3::Connection, transport: &mut Transport) -> Flushed {
+        while !self.response_over {
+            let Some(outbound) = self.link.pop_response() else { return Flushed::All };
+            match self.send(http, transport, outbound) {
+                Flushed::All => {}
+                Flushed::Blocked => return Flushed::Blocked,
+                Flushed::Stopped => {
+                    self.response_over = true;
+                    self.link.fail(Kind::ClientGone);
+                    return Flushed::Stopped;
+                }
+            }
+        }
+        Flushed::All
+    }
+
+    fn send(
+        &mut self,
+        http: &mut h3::Connection,
+        transport: &mut Transport,
+        outbound: Outbound,
+    ) -> Flushed {
+        match outbound {
+            Outbound::Data(data) => self.send_data(http, transport, data),
+            Outbound::Abort(abort) => {
+                self.reset(transport, code::of_abort(abort));
+                Flushed::All
+            }
+            Outbound::End => {
+                let sent = http.send_body_zc(transport, self.id, &mut Chunk::default(), true);
+                self.settle(sent.map(drop), Outbound::End, true, transport)
+            }
+            Outbound::Informational(status, fields) => {
+                let sent =
+                    self.send_fields(http, transport, &head::response(&status, &fields), false);
+                self.settle(sent, Outbound::Informational(status, fields), false, transport)
+            }
+            Outbound::Head(status, fields, fin) => {
+                let sent =
+                    self.send_fields(http, transport, &head::response(&status, &fields), fin);
+                self.settle(sent, Outbound::Head(status, fields, fin), fin, transport)
+            }
+            Outbound::Trailers(fields) => {
+                let list = head::trailers(&fields);
+                let sent = http.send_additional_headers(transport, self.id, &list, true, true);
+                drop(list);
+                self.settle(sent, Outbound::Trailers(fields), true, transport)
+            }
+        }
+    }
+
+    fn send_fields(
+        &mut self,
+        http: &mut h3::Connection,
+        transport: &mut Transport,
+        list: &[h3::HeaderRef<'_>],
+        fin: bool,
+    ) -> h3::Result<()> {
+        if self.head_sent {
+            return http.send_additional_headers(transport, self.id, list, false, fin);
+        }
+        http.send_response(transport, self.id, list, fin)?;
+        self.head_sent = true;
+        Ok(())
+    }
+
+    /// What a write came to: over, to be tried again with `outbound`, or stopped by the client.
+    fn settle(
+        &mut self,
+        sent: h3::Result<()>,
+        outbound: Outbound,
+        fin: bool,
+        transport: &mut Transport,
+    ) -> Flushed {
+        match sent {
+            Ok(()) => {
+                if fin {
+                    self.finish(transport);
+                }
+                Flushed::All
+            }
+            Err(h3::Error::StreamBlocked | h3::Error::Done) => {
+                self.link.return_response(outbound);
+                Flushed::Blocked
+            }
+            Err(_) => Flushed::Stopped,
+        }
+    }
+
+    fn send_data(
+        &mut self,
+        http: &mut h3::Connection,
+        transport: &mut Transport,
+        data: Bytes,
+    ) -> Flushed {
+        let length = data.len();
+        // The end travels with the last octets when it is known already.
+        let fin = self.link.ends_next();
+        let mut chunk = Chunk(data);
+        match http.send_body_zc(transport, self.id, &mut chunk, fin) {
+            Ok(sent) => {
+                self.link.accept_response(sent);
+                if sent < length {
+                    self.link.return_response(Outbound::Data(chunk.0));
+                    return Flushed::Blocked;
+                }
+                if fin {
+                    self.finish(transport);
+                }
+                Flushed::All
+            }
+            Err(h3::Error::Done | h3::Error::StreamBlocked) => {
+                self.link.return_response(Outbound::Data(chunk.0));
+                Flushed::Blocked
+            }
+            Err(_) => Flushed::Stopped,
+        }
+    }
+
+    /// The response was ended cleanly. What is left of the request is not wanted any more.
+    ///
+    /// //= https://www.rfc-editor.org/rfc/rfc9114#section-4.1
+    /// //# If the server does not need to receive the remainder of the
+    /// //# request, it MAY abort reading the request stream, send a complete
+    /// //# response, and cleanly close the sending part of the stream.  The
+    /// //# error code H3_NO_ERROR SHOULD be used when requesting that the
+    /// //# client stop sending on the request stream.
+    fn finish(&mut self, transport: &mut Transport) {
+        self.response_over = true;
+        self.stop_request(transport, code::NO_ERROR);
+    }
+
+    fn stop_request(&mut self, transport: &mut Transport, error: u64) {
+        if !self.request_over {
+            self.request_over = true;
+            self.readable = false;
+            // Done: the stream is gone already, and with it the need to stop it.
+            let _ = transport.stream_shutdown(self.id, Shutdown::Read, error);
+        }
+    }
+
+    /// Ends both sides with an error code.
+    pub fn reset(&mut self, transport: &mut Transport, error: u64) {
+        if !self.response_over {
+            self.response_over = true;
+            let _ = transport.stream_shutdown(self.id, Shutdown::Write, error);
+        }
+        self.stop_request(transport, error);
+    }
+
+    /// The client has reset its side: nothing more can come, and what was asked for is not wanted.
+    pub fn cancel(&mut self, transport: &mut Transport) {
+        self.request_over = true;
+        self.readable = false;
+        self.link.fail(Kind::ClientGone);
+        self.reset(transport, code::REQUEST_CANCELLED);
+    }
+
+    /// The client stopped the response: free the backend, stop reading the request.
+    pub fn stopped(&mut self, transport: &mut Transport) {
+        self.response_over = true;
+        self.link.fail(Kind::ClientGone);
+        self.stop_request(transport, code::REQUEST_CANCELLED);
+    }
+}
