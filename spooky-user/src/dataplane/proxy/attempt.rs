@@ -1,0 +1,107 @@
+//! One try at one endpoint: lease a stream, send the head, relay, account.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::record::Record;
+use super::relay::Relay;
+use super::{Context, Failure, forward};
+use crate::dataplane::exchange::Exchange;
+use crate::dataplane::exchange::error::{Kind, Origin};
+use crate::dataplane::upstream::cluster::Endpoint;
+use crate::telemetry::metrics::{Attempt as Outcome, EndpointShard};
+
+/// One try.
+pub(super) struct Attempt<'e> {
+    exchange: &'e Exchange,
+    endpoint: &'e Arc<Endpoint>,
+    context: &'e Context,
+}
+
+/// Counts the stream as open for as long as it lives, however the attempt ends.
+struct Active<'e>(&'e EndpointShard);
+
+impl<'e> Attempt<'e> {
+    pub(super) fn new(
+        exchange: &'e Exchange,
+        endpoint: &'e Arc<Endpoint>,
+        context: &'e Context,
+    ) -> Self {
+        Self { exchange, endpoint, context }
+    }
+
+    /// Runs it to its end.
+    pub(super) async fn run(self, record: &mut Record<'_>) -> Result<(), Failure> {
+        let shard = self.endpoint.metrics.shard(self.context.worker);
+        let answered = record.status;
+        let result = self.exchange_with(shard, record).await;
+        match &result {
+            Ok(()) => shard.attempt(Outcome::Answered(record.status.unwrap_or(0))),
+            Err(failure) if failure.error.origin() == Origin::Downstream => {
+                shard.attempt(Outcome::Cancelled);
+            }
+            Err(failure) => {
+                shard.failures.inc(failure.error.kind as usize, failure.error.label());
+                match record.status.filter(|status| answered != Some(*status)) {
+                    Some(status) => shard.attempt(Outcome::Answered(status)),
+                    None => shard.attempt(Outcome::Failed),
+                }
+            }
+        }
+        result
+    }
+
+    async fn exchange_with(
+        &self,
+        shard: &EndpointShard,
+        record: &mut Record<'_>,
+    ) -> Result<(), Failure> {
+        let mut lease = self.lease().await?;
+        let request = forward::request(self.exchange, self.endpoint, &record.id)
+            .map_err(|error| Failure::before_head(error.kind))?;
+        let _active = Active::begin(shard);
+        let (response, upload) = lease
+            .send(request, self.exchange.end_of_stream)
+            .map_err(|error| Failure::before_head(error.kind))?;
+        let sent = Instant::now();
+        let upload = (!self.exchange.end_of_stream).then_some(upload);
+        let relay = Relay::new(&self.exchange.link, &self.endpoint.settings, response, upload);
+        let done = relay.run(record, self.exchange.opened, |at| {
+            shard.time_to_first_byte.observe(at.saturating_duration_since(sent));
+        });
+        let both_ended = done.await?;
+        if both_ended {
+            lease.finished();
+        }
+        Ok(())
+    }
+
+    /// Waits for a stream, and stops waiting when the client is gone.
+    async fn lease(&self) -> Result<crate::dataplane::upstream::Lease, Failure> {
+        let link = &self.exchange.link;
+        let lease = self.context.pools.lease(self.endpoint);
+        let mut lease = std::pin::pin!(lease);
+        std::future::poll_fn(|cx| {
+            link.register(cx);
+            if let Some(kind) = link.failure() {
+                return std::task::Poll::Ready(Err(kind));
+            }
+            lease.as_mut().poll(cx).map_err(|error| error.kind)
+        })
+        .await
+        .map_err(|kind: Kind| Failure::before_head(kind))
+    }
+}
+
+impl<'e> Active<'e> {
+    fn begin(shard: &'e EndpointShard) -> Self {
+        shard.active.inc();
+        Self(shard)
+    }
+}
+
+impl Drop for Active<'_> {
+    fn drop(&mut self) {
+        self.0.active.dec();
+    }
+}

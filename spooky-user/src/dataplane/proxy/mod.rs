@@ -1,0 +1,238 @@
+//! The story of a request: find its route, choose an endpoint, send it, relay both bodies, account for it.
+//!
+//! Runs as one task for each exchange on the worker's thread. May import: snapshot, exchange, route, filter, balance,
+//! upstream, codec, id, telemetry. Must not import quic or downstream.
+
+mod attempt;
+mod forward;
+mod record;
+mod relay;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, Cache};
+
+use self::attempt::Attempt;
+use self::record::Record;
+use super::exchange::Exchange;
+use super::exchange::error::{Kind, ProxyError, Retry};
+use super::exchange::link::{AbortCode, Outbound};
+use super::upstream::Pools;
+use super::upstream::cluster::Cluster;
+use crate::id::WorkerId;
+use crate::snapshot::Snapshot;
+use crate::telemetry::access_log::WorkerLog;
+use crate::telemetry::metrics::{RouteMetrics, WorkerMetrics};
+use crate::telemetry::request_id::Generator;
+
+/// What every exchange of one worker needs. Lives on the worker's thread.
+pub struct Context {
+    /// Which worker.
+    pub worker: WorkerId,
+    /// Its connections to backends.
+    pub pools: Pools,
+    /// Its counters.
+    pub metrics: Arc<WorkerMetrics>,
+    /// Its end of the access log.
+    pub access_log: WorkerLog,
+    /// Listener names by [`crate::id::ListenerId`], for the log.
+    pub listeners: Vec<Arc<str>>,
+    /// Counts requests that no route matched.
+    pub unrouted: Arc<RouteMetrics>,
+    snapshot: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
+    request_ids: RefCell<Generator>,
+    serving: Cell<usize>,
+}
+
+/// What a context is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// See [`Context`].
+    pub worker: WorkerId,
+    /// See [`Context`].
+    pub metrics: Arc<WorkerMetrics>,
+    /// See [`Context`].
+    pub access_log: WorkerLog,
+    /// See [`Context`].
+    pub listeners: Vec<Arc<str>>,
+    /// See [`Context`].
+    pub unrouted: Arc<RouteMetrics>,
+    /// Where the control plane publishes.
+    pub snapshot: Arc<ArcSwap<Snapshot>>,
+}
+
+/// How far an exchange had come when it failed: whether the client can still be told by a status.
+struct Failure {
+    error: ProxyError,
+    head_sent: bool,
+    /// Body octets of the request are gone, so it cannot be sent again.
+    body_consumed: bool,
+}
+
+/// Serves one request to its end. Dropping the future cancels it: the backend's stream is reset, its place given back.
+pub async fn serve(exchange: Exchange, context: Rc<Context>) {
+    let snapshot = context.snapshot();
+    let mut record = Record::begin(&exchange, &context);
+    let outcome = run(&exchange, &snapshot, &context, &mut record).await;
+    if let Err(failure) = outcome {
+        record.error = Some(failure.error.kind);
+        context.metrics.proxy_errors.inc(failure.error.kind as usize, failure.error.label());
+        answer(&exchange, &failure, &mut record, &context);
+    }
+    record.finish(&exchange, &context);
+}
+
+async fn run<'s>(
+    exchange: &Exchange,
+    snapshot: &'s Snapshot,
+    context: &Context,
+    record: &mut Record<'s>,
+) -> Result<(), Failure> {
+    let head = &exchange.head;
+    let route = snapshot
+        .routes
+        .find(head.authority.host(), head.target.path())
+        .ok_or(Failure::before_head(Kind::NoRoute))?;
+    record.route = Some(route);
+    let cluster = snapshot.cluster(route.cluster).ok_or(Failure::before_head(Kind::NoRoute))?;
+    record.cluster = Some(cluster);
+    attempts(exchange, cluster, context, record).await
+}
+
+/// Tries endpoints until one has answered, or none is left that may be tried.
+async fn attempts<'s>(
+    exchange: &Exchange,
+    cluster: &'s Arc<Cluster>,
+    context: &Context,
+    record: &mut Record<'s>,
+) -> Result<(), Failure> {
+    let key = forward::hash_key(exchange, cluster);
+    let mut tried = Tried::default();
+    let mut last = Failure::before_head(Kind::NoHealthyEndpoint);
+    for _ in 0..cluster.attempts.max(1) {
+        let eligible = |index: usize| {
+            !tried.contains(index)
+                && cluster.endpoints.get(index).is_some_and(|it| it.health.is_healthy())
+        };
+        let Some(index) = context.pools.pick(cluster, key, eligible) else { return Err(last) };
+        let Some(endpoint) = cluster.endpoints.get(index) else { return Err(last) };
+        tried.insert(index);
+        record.attempted(endpoint);
+        let attempt = Attempt::new(exchange, endpoint, context);
+        match attempt.run(record).await {
+            Ok(()) => return Ok(()),
+            Err(failure) if failure.may_try_again(exchange) => last = failure,
+            Err(failure) => return Err(failure),
+        }
+    }
+    Err(last)
+}
+
+/// Tells the client what became of its request: a status while there is none yet, a reset afterwards, never a clean end.
+fn answer(exchange: &Exchange, failure: &Failure, record: &mut Record<'_>, context: &Context) {
+    let link = &exchange.link;
+    match failure.error.kind {
+        // The session has seen to the stream already.
+        Kind::ClientGone | Kind::ClientMalformed => {}
+        _ if failure.head_sent => {
+            context.metrics.response_resets.inc();
+            link.abort(AbortCode::Internal);
+        }
+        Kind::ShuttingDown => link.abort(AbortCode::Rejected),
+        _ => {
+            let status = failure.error.status();
+            record.status = Some(status.as_u16());
+            link.send(Outbound::Head(status, forward::own_response(status), true));
+        }
+    }
+}
+
+// === impl Context ===
+
+impl Context {
+    /// For one worker.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let pools = Pools::new(parts.worker, Arc::clone(&parts.metrics));
+        let context = Self {
+            worker: parts.worker,
+            pools,
+            metrics: parts.metrics,
+            access_log: parts.access_log,
+            listeners: parts.listeners,
+            unrouted: parts.unrouted,
+            snapshot: RefCell::new(Cache::new(parts.snapshot)),
+            request_ids: RefCell::new(Generator::new()),
+            serving: Cell::new(0),
+        };
+        context.reconfigured();
+        context
+    }
+
+    /// The configuration in force.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(self.snapshot.borrow_mut().load())
+    }
+
+    /// Looks at the newest snapshot, so that what only the old one named can go.
+    pub fn reconfigured(&self) {
+        self.pools.retain(&self.snapshot().clusters);
+    }
+
+    /// Exchanges being served now.
+    #[must_use]
+    pub fn serving(&self) -> usize {
+        self.serving.get()
+    }
+}
+
+impl std::fmt::Debug for Context {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context").field("worker", &self.worker).finish_non_exhaustive()
+    }
+}
+
+// === impl Failure ===
+
+impl Failure {
+    fn before_head(kind: Kind) -> Self {
+        Self { error: ProxyError::new(kind), head_sent: false, body_consumed: false }
+    }
+
+    /// RFC 9110 §9.2.2: what may have been processed is repeated only when repeating it changes nothing.
+    fn may_try_again(&self, exchange: &Exchange) -> bool {
+        if self.head_sent || self.body_consumed {
+            return false;
+        }
+        match self.error.retry() {
+            Retry::Always => true,
+            Retry::IfIdempotent => exchange.head.method.is_idempotent(),
+            Retry::Never => false,
+        }
+    }
+}
+
+// === Tried ===
+
+/// Endpoints that have been tried. Ten attempts at most, so a short list.
+#[derive(Default)]
+struct Tried {
+    indexes: [usize; 10],
+    count: usize,
+}
+
+impl Tried {
+    fn contains(&self, index: usize) -> bool {
+        self.indexes.iter().take(self.count).any(|tried| *tried == index)
+    }
+
+    fn insert(&mut self, index: usize) {
+        if let Some(place) = self.indexes.get_mut(self.count) {
+            *place = index;
+            self.count += 1;
+        }
+    }
+}
