@@ -1,0 +1,98 @@
+//! The graceful end of a worker (RFC 9114 §5.2): GOAWAY twice, what is in flight ends, connections are closed, then it is
+//! over.
+
+use std::time::{Duration, Instant};
+
+use quiche::Shutdown;
+
+use super::turn::Worker;
+use crate::dataplane::downstream::h3::code;
+use crate::dataplane::exchange::mailbox::ConnectionKey;
+
+/// Between the two GOAWAYs: a round trip, within these bounds.
+const GRACE_MIN: Duration = Duration::from_millis(20);
+const GRACE_MAX: Duration = Duration::from_millis(500);
+
+impl Worker {
+    /// Nothing new is accepted; every connection is told.
+    pub(super) fn begin_drain(&mut self, now: Instant) {
+        self.draining = true;
+        self.endpoint.drain();
+        for key in self.endpoint.keys() {
+            let Some(connection) = self.endpoint.get_mut(key) else { continue };
+            let rtt = connection.transport.path_stats().find(|path| path.active);
+            let grace = rtt.map_or(GRACE_MIN, |path| path.rtt.clamp(GRACE_MIN, GRACE_MAX));
+            connection.leave_at = Some(now + grace);
+            if let Some(session) = &mut connection.session {
+                session.announce_leaving();
+            }
+            self.touch(key);
+        }
+    }
+
+    /// The second step of a graceful close, and the last, when they are due.
+    pub(super) fn progress_leave(&mut self, key: ConnectionKey, now: Instant) {
+        let Some(connection) = self.endpoint.get_mut(key) else { return };
+        if self.draining && connection.leave_at.is_none() && connection.session.is_none() {
+            // A handshake that was under way when the drain began.
+            connection.leave_at = Some(now + GRACE_MAX);
+        }
+        let due = connection.leave_at.is_some_and(|at| at <= now);
+        let Some(session) = &mut connection.session else {
+            if due {
+                connection.leave_at = None;
+                // Done: closed already.
+                let _ = connection.transport.close(false, 0, b"draining");
+            }
+            return;
+        };
+        if due {
+            connection.leave_at = None;
+            session.leave();
+            session.transmit(&mut connection.transport);
+        }
+        if session.has_left() && connection.transport.local_error().is_none() {
+            let _ = connection.transport.close(true, code::NO_ERROR, b"");
+        }
+    }
+
+    /// Every connection is closed and said so, and every exchange has been accounted for.
+    pub(super) fn has_drained(&mut self) -> bool {
+        if self.context.serving() > 0 || self.sockets.iter().any(super::socket::Socket::is_blocked)
+        {
+            return false;
+        }
+        let keys = self.endpoint.keys();
+        keys.into_iter().all(|key| {
+            self.endpoint.get_mut(key).is_none_or(|connection| {
+                // A connection in its closing or draining period has nothing more to say that matters.
+                let transport = &connection.transport;
+                transport.is_closed()
+                    || transport.is_draining()
+                    || transport.local_error().is_some()
+            })
+        })
+    }
+
+    /// The last act: whoever is still connected learns of it now instead of by a time-out.
+    pub(super) fn end(&mut self) {
+        for key in self.endpoint.keys() {
+            let Some(connection) = self.endpoint.get_mut(key) else { continue };
+            let transport = &mut connection.transport;
+            let streams: Vec<u64> = transport.writable().collect();
+            for stream in streams {
+                // Never a clean end for what is cut short; Done: over already.
+                let _ = transport.stream_shutdown(stream, Shutdown::Write, code::INTERNAL_ERROR);
+            }
+            // Done: closed already.
+            let _ = transport.close(true, code::NO_ERROR, b"");
+            self.transmit(key);
+            if let Some(mut connection) = self.endpoint.remove(key)
+                && let Some(session) = &mut connection.session
+            {
+                session.close();
+            }
+        }
+        self.context.pools.drain();
+    }
+}

@@ -1,0 +1,69 @@
+//! The share-nothing unit: one thread, one core, one runtime, its own sockets, connections, timers and backend pools.
+//!
+//! `thread` starts it, `turn` is its loop, `drain` its graceful end; `socket`, `timers`, `stray` and `inbox` are what it
+//! holds. The one place where IO, protocol and policy meet: may import all of `dataplane` and `snapshot`.
+//!
+//! Workers share the snapshot, the rings of strays and single atomics; nothing on the request path is locked.
+
+mod drain;
+pub mod inbox;
+mod socket;
+pub mod stray;
+mod thread;
+mod timers;
+mod turn;
+
+use std::net::UdpSocket;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use self::inbox::{Inbox, Pulse};
+use self::stray::Strays;
+use super::proxy;
+use super::quic::cid::Secrets;
+use super::quic::settings::{Http3Settings, QuicSettings};
+use super::quic::tls::CertificateStore;
+use crate::id::{ListenerId, WorkerId};
+
+pub use self::thread::{Handle, StartError, spawn};
+
+/// One listener as a worker gets it.
+#[derive(Debug)]
+pub struct ListenerSetup {
+    /// Which one.
+    pub id: ListenerId,
+    /// This worker's socket of the listener's SO_REUSEPORT group.
+    pub socket: UdpSocket,
+    /// Certificates; swapped on reload.
+    pub certificates: Arc<ArcSwap<CertificateStore>>,
+    /// Transport settings.
+    pub quic: QuicSettings,
+    /// HTTP/3 settings.
+    pub http3: Http3Settings,
+}
+
+/// Everything a worker is made of; moved into its thread.
+#[derive(Debug)]
+pub struct Setup {
+    /// Which worker; also the number inside its connection IDs.
+    pub id: WorkerId,
+    /// Generation inside its connection IDs, 0..=15.
+    pub generation: u8,
+    /// How many workers there are.
+    pub workers: usize,
+    /// The core to stay on.
+    pub core: Option<usize>,
+    /// Its sockets.
+    pub listeners: Vec<ListenerSetup>,
+    /// Secrets of the connection IDs; the same for all workers.
+    pub secrets: Secrets,
+    /// The rings of all workers.
+    pub strays: Arc<Strays>,
+    /// Orders for it.
+    pub inbox: Arc<Inbox>,
+    /// Where it shows that it lives.
+    pub pulse: Arc<Pulse>,
+    /// What its exchanges need.
+    pub proxy: proxy::Parts,
+}

@@ -1,0 +1,430 @@
+//! The only loop of the data plane. One turn: orders, datagrams, strays, timers, posts of serving tasks, then one service of
+//! every connection that was touched: its session reads, opens exchanges, writes; its packets go out in trains.
+//!
+//! A turn is bounded, so that the tasks that share the thread (serving tasks, HTTP/2 drivers) get theirs. Nothing in it
+//! waits.
+
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use spooky_common::cid::Owner;
+use tokio::time::Sleep;
+
+use super::inbox::{Inbox, Pulse};
+use super::socket::Socket;
+use super::stray::{Lost, Stray, Strays};
+use super::thread::StartError;
+use super::timers::Timers;
+use super::{ListenerSetup, Setup};
+use crate::dataplane::downstream::h3::session::{Session, Shared};
+use crate::dataplane::exchange::Exchange;
+use crate::dataplane::exchange::mailbox::{ConnectionKey, Mailbox, Ready};
+use crate::dataplane::filter::ip_access::AccessList;
+use crate::dataplane::packet::udp::{Arena, Udp};
+use crate::dataplane::packet::{Datagram, Path};
+use crate::dataplane::proxy;
+use crate::dataplane::quic::cid::Issuer;
+use crate::dataplane::quic::endpoint::{Disposition, Endpoint, Listener};
+use crate::dataplane::quic::tls::{self, CertificateStore};
+use crate::dataplane::quic::transmit::{Builder, Outcome};
+use crate::id::{ListenerId, WorkerId};
+use crate::telemetry::metrics::WorkerMetrics;
+
+/// Receive calls for one listener in one turn: up to 16 trains each.
+const RECEIVE_CALLS: usize = 4;
+/// Strays taken in one turn.
+const STRAYS: usize = 256;
+/// An idle worker turns this often, so that the control plane can tell idle from stalled.
+pub(super) const HEARTBEAT: Duration = Duration::from_millis(100);
+/// Answers outside connections are at most this large (version negotiation of two 255-octet IDs).
+const ANSWER_SIZE: usize = 600;
+
+/// One worker.
+pub(super) struct Worker {
+    pub(super) id: WorkerId,
+    pub(super) endpoint: Endpoint<Session>,
+    pub(super) sockets: Vec<Socket>,
+    sessions: Vec<Rc<Shared>>,
+    pub(super) timers: Timers,
+    ready: Rc<Ready>,
+    strays: Arc<Strays>,
+    pub(super) inbox: Arc<Inbox>,
+    pulse: Arc<Pulse>,
+    pub(super) context: Rc<proxy::Context>,
+    pub(super) metrics: Arc<WorkerMetrics>,
+    arena: Arena,
+    builder: Builder,
+    /// Connections that want service in this turn.
+    touched: Vec<ConnectionKey>,
+    /// Connections that had more to send than one turn allows, or whose socket was full.
+    postponed: Vec<ConnectionKey>,
+    opened: Vec<Exchange>,
+    pub(super) draining: bool,
+}
+
+impl Worker {
+    /// On the worker's own runtime.
+    pub(super) fn new(setup: Setup) -> Result<Self, StartError> {
+        let metrics = Arc::clone(&setup.proxy.metrics);
+        let owner = Owner {
+            worker: u8::try_from(setup.id.0).unwrap_or(u8::MAX),
+            generation: setup.generation,
+        };
+        let mut sockets = Vec::new();
+        let mut listeners = Vec::new();
+        let mut sessions = Vec::new();
+        for listener in setup.listeners {
+            let shared = Shared::new(&listener.http3, listener.id, Arc::clone(&metrics))
+                .map_err(|error| StartError::Transport(error.to_string()))?;
+            sessions.push(Rc::new(shared));
+            listeners.push(transport(&listener, setup.workers)?);
+            let udp = Udp::new(listener.socket).map_err(StartError::Socket)?;
+            sockets.push(Socket::new(listener.id, udp, Arc::clone(&metrics)));
+        }
+        let issuer = Issuer::new(&setup.secrets, owner);
+        let now = Instant::now();
+        Ok(Self {
+            id: setup.id,
+            endpoint: Endpoint::new(issuer, listeners, Arc::clone(&metrics), now),
+            sockets,
+            sessions,
+            timers: Timers::default(),
+            ready: Rc::default(),
+            strays: setup.strays,
+            inbox: setup.inbox,
+            pulse: setup.pulse,
+            context: Rc::new(proxy::Context::new(setup.proxy)),
+            metrics,
+            arena: Arena::new(),
+            builder: Builder::new(),
+            touched: Vec::new(),
+            postponed: Vec::new(),
+            opened: Vec::new(),
+            draining: false,
+        })
+    }
+
+    /// Until it is told to stop or has drained.
+    pub(super) async fn run(mut self) {
+        let mut sleep = Box::pin(tokio::time::sleep(HEARTBEAT));
+        std::future::poll_fn(|cx| self.poll(cx, sleep.as_mut())).await;
+        self.end();
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, sleep: Pin<&mut Sleep>) -> Poll<()> {
+        let now = Instant::now();
+        self.pulse.beat(now);
+        self.metrics.turns.inc();
+        self.ready.register(cx);
+        self.inbox.register(cx.waker());
+        self.strays.register(self.id, cx.waker());
+        if self.inbox.is_stopped() {
+            return Poll::Ready(());
+        }
+        self.follow_orders(now);
+
+        let mut more = self.receive(cx, now);
+        more |= self.take_strays(now);
+        self.run_timers(now);
+        self.collect_posts();
+        self.unblock(cx);
+        let touched = std::mem::take(&mut self.touched);
+        for key in &touched {
+            self.service(*key, now);
+        }
+        self.recycle(touched);
+        if self.draining && self.has_drained() {
+            return Poll::Ready(());
+        }
+        self.metrics.turn_seconds.observe(now.elapsed());
+        more |= !self.ready.is_empty() || self.postponed_can_go();
+        if more {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.arm_sleep(cx, sleep, now);
+        Poll::Pending
+    }
+
+    fn follow_orders(&mut self, now: Instant) {
+        if self.inbox.take_reconfigured() {
+            self.context.reconfigured();
+        }
+        if !self.draining && self.inbox.is_draining() {
+            self.begin_drain(now);
+        }
+    }
+
+    // === in ===
+
+    /// Receives from every socket; `true` when there may be more.
+    fn receive(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        let mut more = false;
+        for index in 0..self.sockets.len() {
+            more |= self.receive_from(index, cx, now);
+        }
+        more
+    }
+
+    fn receive_from(&mut self, index: usize, cx: &mut Context<'_>, now: Instant) -> bool {
+        let mut arena = std::mem::take(&mut self.arena);
+        let snapshot = self.context.snapshot();
+        let mut more = true;
+        for _ in 0..RECEIVE_CALLS {
+            let Some(socket) = self.sockets.get(index) else { break };
+            let (listener, bound) = (socket.listener, socket.udp.bound());
+            match socket.udp.poll_receive(cx, &mut arena) {
+                Poll::Ready(Ok(trains)) => {
+                    self.metrics.receive_calls.inc();
+                    for datagram in arena.datagrams(trains, bound) {
+                        self.metrics.datagrams_received.inc();
+                        self.metrics.bytes_received.add(datagram.bytes.len() as u64);
+                        self.datagram(index, listener, datagram, &snapshot.access, false, now);
+                    }
+                }
+                Poll::Ready(Err(error)) => {
+                    // One client's ICMP error, say. The socket stays.
+                    self.metrics.receive_errors.inc();
+                    tracing::debug!(%error, "receive");
+                }
+                Poll::Pending => {
+                    more = false;
+                    break;
+                }
+            }
+        }
+        self.arena = arena;
+        more
+    }
+
+    fn datagram(
+        &mut self,
+        socket: usize,
+        listener: ListenerId,
+        datagram: Datagram<'_>,
+        access: &AccessList,
+        forwarded: bool,
+        now: Instant,
+    ) {
+        let path = datagram.path;
+        let permits = |address: IpAddr| access.permits(address);
+        let mut answer = [0; ANSWER_SIZE];
+        let bytes = &mut *datagram.bytes;
+        let disposition = self.endpoint.receive(
+            listener,
+            Datagram { bytes: &mut *bytes, path },
+            permits,
+            forwarded,
+            now,
+            &mut answer,
+        );
+        match disposition {
+            Disposition::Delivered(key) => self.touch(key),
+            Disposition::Reply(size) => self.reply(socket, answer.get(..size), path),
+            Disposition::Stray(owner) => self.forward(socket, owner, listener, bytes, path, now),
+            Disposition::Dropped => {}
+        }
+    }
+
+    fn reply(&mut self, socket: usize, answer: Option<&[u8]>, path: Path) {
+        if let (Some(socket), Some(bytes)) = (self.sockets.get_mut(socket), answer) {
+            socket.send_or_drop(bytes, path);
+        }
+    }
+
+    /// Hands a stray to its owner, or tells its sender that the owner is gone.
+    fn forward(
+        &mut self,
+        socket: usize,
+        owner: Owner,
+        listener: ListenerId,
+        bytes: &[u8],
+        path: Path,
+        now: Instant,
+    ) {
+        let stray = Stray { bytes: bytes.to_vec(), path, listener };
+        match self.strays.push(owner.worker, stray) {
+            Ok(()) => self.metrics.steer_forwarded.inc(),
+            Err(Lost::RingFull) => self.metrics.stray_ring_full.inc(),
+            Err(Lost::OwnerGone) => {
+                self.metrics.steer_dead_owner.inc();
+                let Ok(header) = spooky_common::invariant::parse(bytes) else { return };
+                let mut answer = [0; ANSWER_SIZE];
+                if let Disposition::Reply(size) =
+                    self.endpoint.reset(&header, bytes.len(), now, &mut answer)
+                {
+                    self.reply(socket, answer.get(..size), path);
+                }
+            }
+        }
+    }
+
+    fn take_strays(&mut self, now: Instant) -> bool {
+        let snapshot = self.context.snapshot();
+        for _ in 0..STRAYS {
+            let Some(mut stray) = self.strays.pop(self.id) else { return false };
+            self.metrics.stray_received.inc();
+            let socket = self.sockets.iter().position(|it| it.listener == stray.listener);
+            let socket = socket.unwrap_or(usize::MAX);
+            let datagram = Datagram { bytes: &mut stray.bytes, path: stray.path };
+            self.datagram(socket, stray.listener, datagram, &snapshot.access, true, now);
+        }
+        true
+    }
+
+    fn run_timers(&mut self, now: Instant) {
+        while let Some((due, key)) = self.timers.pop_due(now) {
+            let Some(connection) = self.endpoint.get_mut(key) else { continue };
+            if connection.timer != Some(due) {
+                // An earlier entry has replaced this one.
+                continue;
+            }
+            connection.timer = None;
+            connection.on_timeout(now, &self.metrics);
+            self.touch(key);
+        }
+    }
+
+    fn collect_posts(&mut self) {
+        let mut keys = std::mem::take(&mut self.touched);
+        let known = keys.len();
+        self.ready.take(&mut keys);
+        if !self.postponed.is_empty() && self.postponed_can_go() {
+            keys.append(&mut self.postponed);
+        }
+        // What was touched is marked already; what was posted is not.
+        let posted = keys.split_off(known);
+        self.touched = keys;
+        for key in posted {
+            self.touch(key);
+        }
+    }
+
+    /// Queues a connection for service in this turn, once.
+    pub(super) fn touch(&mut self, key: ConnectionKey) {
+        if let Some(connection) = self.endpoint.get_mut(key)
+            && !std::mem::replace(&mut connection.queued, true)
+        {
+            self.touched.push(key);
+        }
+    }
+
+    // === service ===
+
+    fn service(&mut self, key: ConnectionKey, now: Instant) {
+        let Some(connection) = self.endpoint.get_mut(key) else { return };
+        connection.queued = false;
+        if connection.became_established(now, &self.metrics) {
+            let listener = connection.listener;
+            let shared = self.sessions.iter().find(|it| it.listener == listener);
+            let mailbox = Mailbox::new(key, Rc::clone(&self.ready));
+            let session = shared.and_then(|shared| {
+                Session::new(
+                    Rc::clone(shared),
+                    mailbox,
+                    connection.first_cid,
+                    &mut connection.transport,
+                )
+                .ok()
+            });
+            connection.session = session;
+        }
+        if let Some(session) = &mut connection.session {
+            session.receive(&mut connection.transport, connection.client, now, &mut self.opened);
+            session.transmit(&mut connection.transport);
+        }
+        self.serve_opened();
+        self.endpoint.maintain(key);
+        self.progress_leave(key, now);
+        self.transmit(key);
+        self.settle(key);
+    }
+
+    fn serve_opened(&mut self) {
+        for exchange in self.opened.drain(..) {
+            tokio::task::spawn_local(proxy::serve(exchange, Rc::clone(&self.context)));
+        }
+    }
+
+    /// Sends the connection's packets from its listener's socket.
+    pub(super) fn transmit(&mut self, key: ConnectionKey) {
+        let Some(connection) = self.endpoint.get_mut(key) else { return };
+        let listener = connection.listener;
+        let Some(socket) = self.sockets.iter_mut().find(|it| it.listener == listener) else {
+            return;
+        };
+        let outcome = if socket.is_blocked() {
+            Outcome::Blocked
+        } else {
+            let segments = socket.udp.max_segments();
+            self.builder.transmit(&mut connection.transport, segments, |train| socket.send(train))
+        };
+        match outcome {
+            Outcome::Idle => {}
+            Outcome::More | Outcome::Blocked => self.postponed.push(key),
+        }
+    }
+
+    /// Takes a closed connection out, or sets its timer.
+    fn settle(&mut self, key: ConnectionKey) {
+        let Some(connection) = self.endpoint.get_mut(key) else { return };
+        if connection.transport.is_closed() {
+            if let Some(mut connection) = self.endpoint.remove(key)
+                && let Some(session) = &mut connection.session
+            {
+                session.close();
+            }
+            return;
+        }
+        let deadline = connection.deadline();
+        self.timers.arm(key, &mut connection.timer, deadline);
+    }
+
+    // === waiting ===
+
+    fn unblock(&mut self, cx: &mut Context<'_>) {
+        for socket in &mut self.sockets {
+            // Pending: the socket's waker is set. Ready: nothing is held any more.
+            let _ = socket.poll_unblock(cx);
+        }
+    }
+
+    /// Postponed connections can be served: some because no socket is full.
+    fn postponed_can_go(&self) -> bool {
+        !self.postponed.is_empty() && !self.sockets.iter().any(Socket::is_blocked)
+    }
+
+    fn recycle(&mut self, mut touched: Vec<ConnectionKey>) {
+        // Whatever was touched during service waits for the next turn; the memory is kept.
+        touched.clear();
+        touched.append(&mut self.touched);
+        self.touched = touched;
+    }
+
+    fn arm_sleep(&mut self, cx: &mut Context<'_>, mut sleep: Pin<&mut Sleep>, now: Instant) {
+        let heartbeat = now + HEARTBEAT;
+        let wake = self.timers.next().map_or(heartbeat, |due| due.min(heartbeat));
+        // Set again only when it is too late, or so early that it would wake for nothing.
+        let set = sleep.deadline().into_std();
+        if set > wake || set <= now {
+            sleep.as_mut().reset(wake.into());
+        }
+        if sleep.poll(cx).is_ready() {
+            cx.waker().wake_by_ref();
+        }
+    }
+}
+
+/// quiche's configuration of one listener, with its certificates chosen per ClientHello.
+fn transport(listener: &ListenerSetup, workers: usize) -> Result<Listener, StartError> {
+    let store: Arc<ArcSwap<CertificateStore>> = Arc::clone(&listener.certificates);
+    let context = tls::context(store).map_err(|error| StartError::Transport(error.to_string()))?;
+    let config = quiche::Config::with_boring_ssl_ctx_builder(quiche::PROTOCOL_VERSION, context)
+        .map_err(|error| StartError::Transport(error.to_string()))?;
+    Ok(Listener::new(listener.id, config, listener.quic.clone(), workers))
+}
