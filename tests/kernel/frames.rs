@@ -4,30 +4,30 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use spooky_common::cid::{self, CID_LEN, LocalKey, Owner};
 
-pub const VLAN: u16 = 0x8100;
-pub const QINQ: u16 = 0x88a8;
-pub const UDP: u8 = 17;
+pub(crate) const VLAN: u16 = 0x8100;
+pub(crate) const QINQ: u16 = 0x88a8;
+pub(crate) const UDP: u8 = 17;
 
 /// One frame to be.
 #[derive(Debug, Clone)]
-pub struct Frame {
-    pub tags: Vec<u16>,
-    pub source: SocketAddr,
-    pub destination: SocketAddr,
-    pub protocol: u8,
+pub(crate) struct Frame {
+    pub(crate) tags: Vec<u16>,
+    pub(crate) source: SocketAddr,
+    pub(crate) destination: SocketAddr,
+    pub(crate) protocol: u8,
     /// IPv4 options, a multiple of four octets.
-    pub options: Vec<u8>,
+    pub(crate) options: Vec<u8>,
     /// IPv4 flags and fragment offset.
-    pub fragment: u16,
+    pub(crate) fragment: u16,
     /// IPv6 extension headers: type and whole content behind the two common octets.
-    pub extensions: Vec<(u8, Vec<u8>)>,
-    pub payload: Vec<u8>,
+    pub(crate) extensions: Vec<(u8, Vec<u8>)>,
+    pub(crate) payload: Vec<u8>,
     /// Octets behind the IP packet.
-    pub padding: usize,
+    pub(crate) padding: usize,
 }
 
 /// A datagram between these two.
-pub fn frame(source: &str, destination: &str, payload: &[u8]) -> Frame {
+pub(crate) fn frame(source: &str, destination: &str, payload: &[u8]) -> Frame {
     Frame {
         tags: Vec::new(),
         source: source.parse().expect("an address and port"),
@@ -42,12 +42,12 @@ pub fn frame(source: &str, destination: &str, payload: &[u8]) -> Frame {
 }
 
 impl Frame {
-    pub fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
+    pub(crate) fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
         change(&mut self);
         self
     }
 
-    pub fn octets(&self) -> Vec<u8> {
+    pub(crate) fn octets(&self) -> Vec<u8> {
         let mut frame = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1];
         for tag in &self.tags {
             frame.extend(tag.to_be_bytes());
@@ -109,7 +109,7 @@ impl Frame {
 }
 
 /// A long header packet, padded to the 1200 octets of a client's Initial.
-pub fn long(first: u8, version: u32, dcid: &[u8]) -> Vec<u8> {
+pub(crate) fn long(first: u8, version: u32, dcid: &[u8]) -> Vec<u8> {
     let mut packet = vec![first];
     packet.extend(version.to_be_bytes());
     packet.push(dcid.len() as u8);
@@ -120,7 +120,7 @@ pub fn long(first: u8, version: u32, dcid: &[u8]) -> Vec<u8> {
 }
 
 /// A short header packet.
-pub fn short(dcid: &[u8]) -> Vec<u8> {
+pub(crate) fn short(dcid: &[u8]) -> Vec<u8> {
     let mut packet = vec![0x41];
     packet.extend(dcid);
     packet.resize(1 + dcid.len() + 24, 0x5a);
@@ -128,7 +128,7 @@ pub fn short(dcid: &[u8]) -> Vec<u8> {
 }
 
 /// One of our connection IDs; `nonce` stands in for the opaque block.
-pub fn our_cid(key: &LocalKey, config_id: u8, owner: Owner, nonce: u64) -> [u8; CID_LEN] {
+pub(crate) fn our_cid(key: &LocalKey, config_id: u8, owner: Owner, nonce: u64) -> [u8; CID_LEN] {
     let mut dcid = [0; CID_LEN];
     dcid[0] = cid::first_octet(config_id);
     dcid[1..9].copy_from_slice(&nonce.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());

@@ -2,6 +2,15 @@
 //! on the host, real sockets, lists, attaching. What needs privilege says SKIPPED without it, and fails under
 //! `SPOOKY_REQUIRE_KERNEL=1`.
 
+mod attach;
 mod cost;
+mod differential;
+mod fixtures;
 mod frames;
+mod group;
+mod lists;
+mod netns;
+mod object;
+mod reuseport;
 mod rig;
+mod xdp_verdicts;

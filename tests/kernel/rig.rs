@@ -23,28 +23,28 @@ use spooky_common::{
 };
 
 /// The committed object.
-pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(
+pub(crate) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/../spooky-user/bpf/spooky.bpf.o"
 ));
 
 /// Kernel's verdict numbers (`enum xdp_action`).
-pub const XDP_DROP: u32 = 1;
-pub const XDP_PASS: u32 = 2;
+pub(crate) const XDP_DROP: u32 = 1;
+pub(crate) const XDP_PASS: u32 = 2;
 
 /// Everything the decision looks up, in plain values.
 #[derive(Debug, Clone, Default)]
-pub struct Setup {
-    pub listeners: Vec<SocketAddr>,
-    pub keys: [Option<LocalKey>; 7],
-    pub settings: Settings,
-    pub allow: Vec<(IpAddr, u8)>,
-    pub deny: Vec<(IpAddr, u8)>,
+pub(crate) struct Setup {
+    pub(crate) listeners: Vec<SocketAddr>,
+    pub(crate) keys: [Option<LocalKey>; 7],
+    pub(crate) settings: Settings,
+    pub(crate) allow: Vec<(IpAddr, u8)>,
+    pub(crate) deny: Vec<(IpAddr, u8)>,
 }
 
 /// The loaded programs and their maps.
-pub struct Rig {
-    pub ebpf: Ebpf,
+pub(crate) struct Rig {
+    pub(crate) ebpf: Ebpf,
 }
 
 /// Loads the object, or says why the test is skipped.
@@ -52,7 +52,7 @@ pub struct Rig {
 /// # Panics
 /// When the kernel refuses it for another reason than missing privilege, or when privilege is missing under
 /// `SPOOKY_REQUIRE_KERNEL=1`.
-pub fn load(test: &str) -> Option<Rig> {
+pub(crate) fn load(test: &str) -> Option<Rig> {
     match Ebpf::load(OBJECT) {
         Ok(ebpf) => {
             let mut rig = Rig { ebpf };
@@ -69,7 +69,7 @@ pub fn load(test: &str) -> Option<Rig> {
 }
 
 /// Says SKIPPED, or fails where the kernel is required.
-pub fn skip(test: &str, why: &str) {
+pub(crate) fn skip(test: &str, why: &str) {
     assert!(
         std::env::var_os("SPOOKY_REQUIRE_KERNEL").is_none_or(|value| value != "1"),
         "{test} may not be skipped: {why}"
@@ -91,17 +91,17 @@ fn unprivileged(error: &EbpfError) -> bool {
 // === impl Rig ===
 
 impl Rig {
-    pub fn xdp(&mut self) -> &mut Xdp {
+    pub(crate) fn xdp(&mut self) -> &mut Xdp {
         self.ebpf.program_mut(map::PROGRAM_XDP).expect("in the object").try_into().expect("XDP")
     }
 
-    pub fn reuseport(&mut self) -> &mut SkReuseport {
+    pub(crate) fn reuseport(&mut self) -> &mut SkReuseport {
         let program = self.ebpf.program_mut(map::PROGRAM_REUSEPORT).expect("in the object");
         program.try_into().expect("sk_reuseport")
     }
 
     /// Writes the whole description. For fresh maps: nothing is removed.
-    pub fn apply(&mut self, setup: &Setup) {
+    pub(crate) fn apply(&mut self, setup: &Setup) {
         for (index, listener) in setup.listeners.iter().enumerate() {
             let mut ports = self.array::<Port>(map::PORTS);
             let number = u32::from(listener.port());
@@ -127,7 +127,7 @@ impl Rig {
         }
     }
 
-    pub fn array<V: aya::Pod>(&mut self, name: &str) -> Array<&mut aya::maps::MapData, V> {
+    pub(crate) fn array<V: aya::Pod>(&mut self, name: &str) -> Array<&mut aya::maps::MapData, V> {
         self.ebpf.map_mut(name).expect("in the object").try_into().expect("array")
     }
 
@@ -147,7 +147,7 @@ impl Rig {
         }
     }
 
-    pub fn slots(&mut self, owner: impl Fn(u32) -> Option<Owner>) {
+    pub(crate) fn slots(&mut self, owner: impl Fn(u32) -> Option<Owner>) {
         let mut slots = self.array::<Slot>(map::SLOTS);
         for slot in 0..map::SLOTS_CAPACITY {
             slots.set(slot, owner(slot).map_or(Slot::DEAD, Slot::live), 0).expect("set");
@@ -155,19 +155,26 @@ impl Rig {
     }
 
     /// One run over one frame of at least 14 octets (the kernel takes no shorter one).
-    pub fn run(&mut self, frame: &[u8]) -> u32 {
+    pub(crate) fn run(&mut self, frame: &[u8]) -> u32 {
         self.repeat(frame, 1).0
     }
 
     /// The verdict, and the kernel's mean time a run.
-    pub fn repeat(&mut self, frame: &[u8], repeat: u32) -> (u32, Duration) {
+    pub(crate) fn repeat(&mut self, frame: &[u8], repeat: u32) -> (u32, Duration) {
         let options = TestRunOptions { data_in: Some(frame), repeat, ..TestRunOptions::new() };
         let result = self.xdp().test_run(options).expect("test run");
         (result.return_value, result.duration)
     }
 
+    /// One counter, summed over the CPUs.
+    pub(crate) fn counter(&self, counter: Counter) -> u64 {
+        let counters = self.ebpf.map(map::COUNTERS).expect("in the object");
+        let counters: PerCpuArray<_, u64> = counters.try_into().expect("per-CPU array");
+        counters.get(&counter.index(), 0).expect("in range").iter().sum()
+    }
+
     /// All counters, summed over the CPUs.
-    pub fn counters(&self) -> Vec<u64> {
+    pub(crate) fn counters(&self) -> Vec<u64> {
         let counters = self.ebpf.map(map::COUNTERS).expect("in the object");
         let counters: PerCpuArray<_, u64> = counters.try_into().expect("per-CPU array");
         Counter::ALL
@@ -176,7 +183,7 @@ impl Rig {
             .collect()
     }
 
-    pub fn samples(&mut self) -> Vec<Sample> {
+    pub(crate) fn samples(&mut self) -> Vec<Sample> {
         let ring = self.ebpf.map_mut(map::SAMPLES).expect("in the object");
         let mut ring: RingBuf<_> = ring.try_into().expect("ring buffer");
         let mut samples = Vec::new();
@@ -188,7 +195,7 @@ impl Rig {
 }
 
 /// Which counters moved between two readings, and by how much.
-pub fn moved(before: &[u64], after: &[u64]) -> Vec<(Counter, u64)> {
+pub(crate) fn moved(before: &[u64], after: &[u64]) -> Vec<(Counter, u64)> {
     Counter::ALL
         .iter()
         .zip(before.iter().zip(after))
