@@ -18,6 +18,7 @@ from aioquic.h3.events import DataReceived, HeadersReceived
 from aioquic.quic import events as quic_events
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
+from aioquic.tls import SignatureAlgorithm
 
 H3_NO_ERROR = 0x100
 H3_REQUEST_CANCELLED = 0x10C
@@ -40,6 +41,8 @@ class Target:
     bind: str | None = None
     idle_timeout: float = 60.0
     authority: str | None = None
+    alpn: str = "h3"
+    signature_algorithms: str | None = None
 
     @classmethod
     def of(cls, args):
@@ -118,6 +121,15 @@ class PacedQuic(QuicConnection):
     window = 0
     started = None
     path_challenges = 0
+    signature_algorithms = None
+
+    def _initialize(self, peer_cid):
+        super()._initialize(peer_cid)
+        if self.signature_algorithms is not None:
+            # The names of the enumeration start with the key type: ECDSA_..., RSA_...
+            kind = self.signature_algorithms.upper()
+            offered = self.tls._signature_algorithms
+            self.tls._signature_algorithms = [s for s in offered if SignatureAlgorithm(s).name.startswith(kind)]
 
     def pace(self, rate, window):
         self.rate, self.window, self.started = rate, window, time.monotonic()
@@ -174,7 +186,7 @@ class Connection(QuicConnectionProtocol):
     @classmethod
     async def open(cls, target, timeout=10.0, rate=None, window=256 * 1024):
         configuration = QuicConfiguration(
-            is_client=True, alpn_protocols=["h3"], idle_timeout=target.idle_timeout
+            is_client=True, alpn_protocols=[target.alpn], idle_timeout=target.idle_timeout
         )
         configuration.server_name = target.server_name
         configuration.max_datagram_size = 1200
@@ -185,6 +197,7 @@ class Connection(QuicConnectionProtocol):
         if rate is not None:
             configuration.max_data = configuration.max_stream_data = window
         quic = PacedQuic(configuration=configuration)
+        quic.signature_algorithms = target.signature_algorithms
         connection = cls(target, quic, [])
         if rate is not None:
             quic.pace(rate, window)

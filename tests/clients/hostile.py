@@ -60,7 +60,9 @@ async def malformed(context):
             results[name] = {"skipped": True, "close_code": connection.closed_with}
             connection = await Connection.open(context.target)
             continue
-        fields, body = malformed_cases(connection, f"/malformed/{name}")[name]
+        # The head of a message with a wrong length is good: it goes to where the backend waits for the body's end.
+        path = "/hash" if malformed_cases(connection, "/")[name][1] is not None else f"/malformed/{name}"
+        fields, body = malformed_cases(connection, path)[name]
         stream_id = connection.start_raw(fields, end=body is None)
         if body:
             await connection.send(stream_id, body, end=True)

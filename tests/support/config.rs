@@ -74,6 +74,20 @@ impl Config {
         self.set(&format!("/upstreams/{name}"), upstream)
     }
 
+    /// The first listener, to make another one from.
+    pub fn listener(&self) -> Value {
+        self.value["listeners"][0].clone()
+    }
+
+    /// A further listener.
+    #[must_use]
+    pub fn add_listener(mut self, listener: Value) -> Self {
+        if let Some(Value::Array(listeners)) = self.value.get_mut("listeners") {
+            listeners.push(listener);
+        }
+        self
+    }
+
     /// A route; later ones come after earlier ones.
     #[must_use]
     pub fn route(mut self, name: &str, matching: Value, upstream: &str) -> Self {

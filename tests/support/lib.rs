@@ -9,9 +9,11 @@
 //! metrics.rs     scrape and compare                                certs.rs     a certificate authority of the test's own
 //! wait.rs        until a state or a deadline                       privilege.rs what needs root says so aloud
 //! http1.rs       one GET, for the admin port                       programs.rs  where the binaries are
+//! bpf.rs         the maps a daemon holds                           ports.rs     free ports; process.rs a child as a guard
 //! ```
 
 pub mod backend;
+pub mod bpf;
 pub mod certs;
 pub mod clients;
 pub mod config;

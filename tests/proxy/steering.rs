@@ -1,0 +1,259 @@
+//! Steering, whole: four workers behind a veth pair with four queues, XDP and sk_reuseport attached, clients in another
+//! namespace. The counters prove that the kernel brought the packets to their owners, and not user space.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde_json::{Value, json};
+use spooky_common::cid::Owner;
+use spooky_common::map::{KEYS, KEYS_CAPACITY, Key, SLOTS, SLOTS_CAPACITY, Slot};
+use spooky_tests::backend::Backend;
+use spooky_tests::certs::{Authority, KeyType};
+use spooky_tests::clients::Target;
+use spooky_tests::config::Config;
+use spooky_tests::metrics::Metrics;
+use spooky_tests::netns::{self, EDGE, Pair, SERVER_V4, SERVER_V6};
+use spooky_tests::origin::body::Content;
+use spooky_tests::spooky::Spooky;
+use spooky_tests::{bpf, privilege, wait};
+
+use crate::scene::{LONG, SOON, Turn, assert_ok, field};
+
+const EDGE_PORT: u16 = 4433;
+const QUEUES: u32 = 4;
+
+/// Dropped from the top: the daemon goes before its namespaces.
+struct Stage {
+    spooky: Spooky,
+    _backends: Vec<Backend>,
+    v4: Target,
+    v6: Target,
+    _authority: Authority,
+    _pair: Pair,
+    _turn: Turn,
+}
+
+/// `None`, aloud, without the privilege for it.
+fn stage(test: &str, configure: impl FnOnce(Config) -> Config) -> Option<Stage> {
+    if !privilege::kernel(test) {
+        return None;
+    }
+    let turn = Turn::alone();
+    let pair = Pair::new(QUEUES);
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let backends: Vec<Backend> =
+        ["b1", "b2"].map(|name| Backend::start_with(Some(&pair.server), name, any, &[])).into();
+    let authority = Authority::new();
+    let leaf = authority.leaf("edge", &["localhost"], KeyType::Ecdsa);
+    let admin = SocketAddr::from(([127, 0, 0, 1], 9901));
+    let addresses: Vec<SocketAddr> = backends.iter().map(Backend::address).collect();
+    let (v4, v6) = (SocketAddr::new(SERVER_V4, EDGE_PORT), SocketAddr::new(SERVER_V6, EDGE_PORT));
+    let mut listener = Config::new(v6, admin, &leaf).listener();
+    listener["name"] = json!("edge6");
+    let config = Config::new(v4, admin, &leaf)
+        .add_listener(listener)
+        .set("/workers/count", json!(QUEUES))
+        .set("/ebpf", json!({ "mode": "xdp", "interface": EDGE, "on_failure": "abort" }))
+        .forward(&addresses);
+    let spooky = Spooky::start_in(Some(&pair.server), &configure(config), admin);
+    let at = |address| Target::new(address, authority.file()).within(&pair.clients);
+    let (v4, v6) = (at(v4), at(v6));
+    Some(Stage {
+        spooky,
+        _backends: backends,
+        v4,
+        v6,
+        _authority: authority,
+        _pair: pair,
+        _turn: turn,
+    })
+}
+
+/// What the counters say about steering since `before`.
+#[derive(Debug)]
+struct Steered {
+    xdp_owner: f64,
+    reuseport_owner: f64,
+    right: f64,
+    forwarded: f64,
+    lost: f64,
+    handshakes: f64,
+}
+
+fn steered(stage: &Stage, before: &Metrics) -> Steered {
+    let after = stage.spooky.metrics();
+    println!("{}", after.changes(before));
+    let grew = |name, labels: &[(&str, &str)]| after.growth(before, name, labels);
+    Steered {
+        xdp_owner: grew("spooky_xdp_frames_total", &[("reason", "owner")]),
+        reuseport_owner: grew("spooky_reuseport_packets_total", &[("outcome", "owner")]),
+        right: grew("spooky_steer_right_total", &[]),
+        forwarded: grew("spooky_steer_forwarded_total", &[]),
+        lost: grew("spooky_stray_ring_full_total", &[])
+            + grew("spooky_steer_dead_owner_total", &[]),
+        handshakes: grew("spooky_handshakes_completed_total", &[]),
+    }
+}
+
+#[test]
+fn requests_come_through_xdp_and_reuseport() {
+    let Some(stage) = stage("requests_come_through_xdp_and_reuseport", |config| config) else {
+        return;
+    };
+    assert!(stage.spooky.log().contains("steering:"), "{}", stage.spooky.log());
+    let before = stage.spooky.metrics();
+    for target in [&stage.v4, &stage.v6] {
+        let args =
+            json!({ "connections": 24, "parallel": 2, "report_every": 50, "path": "/bytes/20000" });
+        let mut load = target.start("load", args);
+        load.event_where("progress", LONG, |event| event["done"].as_u64() >= Some(400));
+        load.stop();
+        let result = load.result(SOON);
+        assert_eq!(result["outcome"].as_object().map(serde_json::Map::len), Some(1), "{result:#}");
+        let paths = json!({ "paths": ["/", "/trailers", "/bytes/500000?seed=2"] });
+        let curl = target.curl("get", paths, SOON);
+        for answer in curl["answers"].as_array().into_iter().flatten() {
+            assert_eq!((&answer["status"], &answer["error"]), (&json!(200), &Value::Null));
+        }
+        assert_eq!(curl["answers"][2]["length"], 500_000);
+    }
+    let seen = steered(&stage, &before);
+    assert_eq!(seen.handshakes, 50.0);
+    assert!(seen.xdp_owner > 1000.0 && seen.reuseport_owner > 100.0, "{seen:?}");
+    assert_eq!((seen.forwarded, seen.lost), (0.0, 0.0), "the kernel was always right: {seen:?}");
+    assert!(seen.right > 1000.0, "{seen:?}");
+    let metrics = stage.spooky.metrics();
+    for worker in ["0", "1", "2", "3"] {
+        let accepted =
+            metrics.sum("spooky_worker_connections_accepted_total", &[("worker", worker)]);
+        assert!(accepted > 0.0, "worker {worker} got none of 50 connections");
+    }
+}
+
+#[test]
+fn two_hundred_rebindings_stay_with_their_owner() {
+    let Some(stage) = stage("two_hundred_rebindings_stay_with_their_owner", |config| config) else {
+        return;
+    };
+    for target in [&stage.v4, &stage.v6] {
+        let before = stage.spooky.metrics();
+        let args = json!({
+            "path": "/bytes/{length}?seed={seed}", "length": 3_000_000, "connections": 10, "rebinds": 10,
+        });
+        let result = target.run("rebind", args, LONG);
+        let transfers = result["transfers"].as_array().cloned().unwrap_or_default();
+        assert_eq!(transfers.len(), 10);
+        for transfer in &transfers {
+            let seed = transfer["seed"].as_u64().unwrap_or(0);
+            assert_eq!(transfer["sha256"], Content::sha256(seed, 3_000_000), "{transfer:#}");
+            assert_eq!((&transfer["moved"], &transfer["handshakes"]), (&json!(10), &json!(1)));
+            let unbroken = (&transfer["end"], &transfer["reset_code"], &transfer["closed_with"]);
+            assert_eq!(unbroken, (&json!("clean"), &Value::Null, &Value::Null), "{transfer:#}");
+        }
+        let seen = steered(&stage, &before);
+        assert_eq!(seen.handshakes, 10.0, "no new handshake: {seen:?}");
+        assert_eq!(
+            (seen.forwarded, seen.lost),
+            (0.0, 0.0),
+            "the kernel was always right: {seen:?}"
+        );
+        assert!(seen.reuseport_owner > 100.0 && seen.right > 1000.0, "{seen:?}");
+    }
+}
+
+#[test]
+fn a_blocked_source_gets_nothing_and_its_neighbour_everything() {
+    let blocked = [netns::client_v4(0), netns::client_v6(0)];
+    let deny: Vec<String> = blocked
+        .iter()
+        .map(|address| format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 }))
+        .collect();
+    let test = "a_blocked_source_gets_nothing_and_its_neighbour_everything";
+    let Some(stage) =
+        stage(test, |config| config.set("/access", json!({ "default": "allow", "deny": deny })))
+    else {
+        return;
+    };
+    let pairs: [(&Target, IpAddr, IpAddr); 2] = [
+        (&stage.v4, blocked[0], netns::client_v4(1)),
+        (&stage.v6, blocked[1], netns::client_v6(1)),
+    ];
+    for (target, bad, good) in pairs {
+        let before = stage.spooky.metrics();
+        let refused = target.from(bad).run("connect", json!({ "timeout": 2.0 }), SOON);
+        assert_eq!(refused["connected"], false, "{bad}: {refused:#}");
+        let after = stage.spooky.metrics();
+        let dropped = after.growth(&before, "spooky_xdp_frames_total", &[("reason", "denied")]);
+        assert!(dropped >= 2.0, "{bad}: {}", after.changes(&before));
+        let received = after.growth(&before, "spooky_datagrams_received_total", &[]);
+        assert_eq!(received, 0.0, "nothing of {bad} passed the interface");
+        for _request in 0..5 {
+            assert_ok(&target.from(good).fetch("/bytes/100000"));
+        }
+        let denied =
+            |metrics: &Metrics| metrics.sum("spooky_xdp_frames_total", &[("reason", "denied")]);
+        assert_eq!(denied(&stage.spooky.metrics()), denied(&after), "{good} lost nothing");
+    }
+}
+
+#[test]
+fn spoiled_maps_cost_a_hop_and_no_request() {
+    let Some(mut stage) = stage("spoiled_maps_cost_a_hop_and_no_request", |config| config) else {
+        return;
+    };
+    let args =
+        json!({ "connections": 16, "parallel": 2, "report_every": 50, "path": "/bytes/5000" });
+    let mut load = stage.v4.start("load", args);
+    load.event_where("progress", LONG, |event| event["done"].as_u64() >= Some(100));
+    let before = stage.spooky.metrics();
+    let id = stage.spooky.process().id();
+    let mut slots = bpf::array::<Slot>(id, SLOTS);
+    let mut keys = bpf::array::<Key>(id, KEYS);
+    let first = slots.get(&0, 0).expect("the slot table can be read");
+    let generation = first.owner().map_or(0, |owner| owner.generation);
+    let everyone = Slot::live(Owner { worker: 0, generation });
+    // The kernel reads no connection ID any more, and takes every packet for a new flow of worker 0. Again and again:
+    // the control plane may put right what it finds wrong.
+    let mut spoil = || {
+        for index in 0..KEYS_CAPACITY {
+            keys.set(index, Key::new(None), 0).expect("the key table can be written");
+        }
+        for index in 0..SLOTS_CAPACITY {
+            slots.set(index, everyone, 0).expect("the slot table can be written");
+        }
+    };
+    wait::until_true("strays handed on", SOON, || {
+        spoil();
+        let after = stage.spooky.metrics();
+        after.growth(&before, "spooky_steer_forwarded_total", &[]) > 500.0
+    });
+    for _request in 0..5 {
+        spoil();
+        let answer = stage.v4.fetch("/");
+        assert_ok(&answer);
+        assert!(field(&answer, "x-origin").is_some());
+    }
+    load.stop();
+    let result = load.result(SOON);
+    let outcome = result["outcome"].as_object().cloned().unwrap_or_default();
+    assert_eq!(outcome.keys().collect::<Vec<_>>(), ["200 clean"], "{result:#}");
+    let seen = steered(&stage, &before);
+    assert!(seen.forwarded > 500.0, "{seen:?}");
+    assert_eq!(seen.lost, 0.0, "{seen:?}");
+    assert!(stage.spooky.stop().success());
+}
+
+#[test]
+fn plain_sockets_serve_where_the_kernel_programs_cannot() {
+    let name = "plain_sockets_serve_where_the_kernel_programs_cannot";
+    let absent = json!({ "mode": "xdp", "interface": "nosuch0", "on_failure": "fallback" });
+    let Some(stage) = stage(name, |config| config.set("/ebpf", absent)) else { return };
+    let args = json!({
+        "path": "/bytes/{length}?seed={seed}", "length": 1_000_000, "connections": 6, "rebinds": 5,
+    });
+    let result = stage.v4.run("rebind", args, LONG);
+    for transfer in result["transfers"].as_array().into_iter().flatten() {
+        let seed = transfer["seed"].as_u64().unwrap_or(0);
+        assert_eq!(transfer["sha256"], Content::sha256(seed, 1_000_000), "{transfer:#}");
+    }
+    assert_ok(&stage.v6.fetch("/"));
+}
