@@ -7,13 +7,13 @@ use std::sync::OnceLock;
 /// The daemon. `cargo build` runs once a test process: it does nothing when the binary is up to date.
 pub fn spooky() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
-    PATH.get_or_init(|| built("spooky-user", "spooky"))
+    PATH.get_or_init(|| built("spooky"))
 }
 
 /// The sample backend.
 pub fn origin() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
-    PATH.get_or_init(|| built("spooky-tests", "spooky-origin"))
+    PATH.get_or_init(|| built("spooky-origin"))
 }
 
 /// The Python that has the clients' packages.
@@ -34,10 +34,13 @@ pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ is inside the repository")
 }
 
-fn built(package: &str, name: &str) -> PathBuf {
+/// All programs in one build, with the same selection as `cargo xtask`: features are united over the packages of a build,
+/// so another selection would compile the packages below them anew.
+fn built(name: &str) -> PathBuf {
     let (target, profile) = target_and_profile();
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(repository()).args(["build", "--quiet", "--package", package, "--bin", name]);
+    cargo.current_dir(repository()).args(["build", "--quiet", "--bins"]);
+    cargo.args(["--package", "spooky-user", "--package", "spooky-tests"]);
     cargo.arg("--target-dir").arg(&target);
     if profile != "debug" {
         cargo.args(["--profile", &profile]);
