@@ -21,7 +21,6 @@ use tokio::time::{Instant, sleep, sleep_until};
 use self::probe::{ProbeError, probe};
 use self::verdict::{Transition, Verdict};
 use crate::dataplane::upstream::cluster::{Cluster, Endpoint, HealthCheck};
-use crate::telemetry::metrics::{EndpointMetrics, Registry};
 
 /// First probes are spread over this, or over the interval if it is shorter.
 const SPREAD_MAX: Duration = Duration::from_secs(1);
@@ -30,8 +29,8 @@ const SPREAD_MAX: Duration = Duration::from_secs(1);
 type Names = (Arc<str>, Arc<str>);
 
 /// Runs the probes of every endpoint whose upstream has a health check.
+#[derive(Default)]
 pub struct Scheduler {
-    registry: Arc<Registry>,
     probes: HashMap<Names, Running>,
 }
 
@@ -47,7 +46,6 @@ struct Watch {
     upstream: Arc<str>,
     endpoint: Arc<Endpoint>,
     check: HealthCheck,
-    metrics: Arc<EndpointMetrics>,
     verdict: Verdict,
 }
 
@@ -56,8 +54,8 @@ struct Watch {
 impl Scheduler {
     /// Probes nothing yet.
     #[must_use]
-    pub fn new(registry: Arc<Registry>) -> Self {
-        Self { registry, probes: HashMap::new() }
+    pub fn new() -> Self {
+        Self::default()
     }
 
     /// Makes these upstreams the ones that are probed: at start and after each reload. To be called in a tokio runtime, whose
@@ -74,12 +72,12 @@ impl Scheduler {
                 let running = before.remove(&names);
                 match &cluster.health_check {
                     Some(check) => {
-                        let running = self.watch(&names.0, endpoint, check, running);
+                        let running = watch(&names.0, endpoint, check, running);
                         self.probes.insert(names, running);
                     }
                     None => {
                         endpoint.health.set(true);
-                        self.registry.endpoint(&names.0, &names.1).healthy.set(1);
+                        endpoint.metrics.healthy.set(1);
                     }
                 }
             }
@@ -91,36 +89,34 @@ impl Scheduler {
     pub fn watched(&self) -> usize {
         self.probes.len()
     }
+}
 
-    fn watch(
-        &self,
-        upstream: &Arc<str>,
-        endpoint: &Arc<Endpoint>,
-        check: &HealthCheck,
-        before: Option<Running>,
-    ) -> Running {
-        if let Some(mut before) = before {
-            if before.is_of(endpoint, check) {
-                before.endpoint = Arc::clone(endpoint);
-                return before;
-            }
-            if before.endpoint.address == endpoint.address {
-                endpoint.health.set(before.endpoint.health.is_healthy());
-            }
+/// Probes that go on as they were, or begin.
+fn watch(
+    upstream: &Arc<str>,
+    endpoint: &Arc<Endpoint>,
+    check: &HealthCheck,
+    before: Option<Running>,
+) -> Running {
+    if let Some(mut before) = before {
+        if before.is_of(endpoint, check) {
+            before.endpoint = Arc::clone(endpoint);
+            return before;
         }
-        let healthy = endpoint.health.is_healthy();
-        let metrics = self.registry.endpoint(upstream, &endpoint.name);
-        metrics.healthy.set(i64::from(healthy));
-        let watch = Watch {
-            upstream: Arc::clone(upstream),
-            endpoint: Arc::clone(endpoint),
-            check: check.clone(),
-            metrics,
-            verdict: Verdict::new(healthy, check.unhealthy_after, check.healthy_after),
-        };
-        let task = tokio::spawn(watch.run()).abort_handle();
-        Running { endpoint: Arc::clone(endpoint), check: check.clone(), task }
+        if before.endpoint.address == endpoint.address {
+            endpoint.health.set(before.endpoint.health.is_healthy());
+        }
     }
+    let healthy = endpoint.health.is_healthy();
+    endpoint.metrics.healthy.set(i64::from(healthy));
+    let watch = Watch {
+        upstream: Arc::clone(upstream),
+        endpoint: Arc::clone(endpoint),
+        check: check.clone(),
+        verdict: Verdict::new(healthy, check.unhealthy_after, check.healthy_after),
+    };
+    let task = tokio::spawn(watch.run()).abort_handle();
+    Running { endpoint: Arc::clone(endpoint), check: check.clone(), task }
 }
 
 impl fmt::Debug for Scheduler {
@@ -162,7 +158,8 @@ impl Watch {
     }
 
     fn on_result(&mut self, result: &Result<(), ProbeError>) {
-        let Self { upstream, endpoint, metrics, .. } = self;
+        let Self { upstream, endpoint, .. } = self;
+        let metrics = &endpoint.metrics;
         let (endpoint_name, address) = (&endpoint.name, endpoint.address);
         if result.is_ok() {
             metrics.probes_succeeded.inc()

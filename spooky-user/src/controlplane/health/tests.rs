@@ -13,6 +13,7 @@ use super::*;
 use crate::dataplane::balance::{Balancer, HashOn, Policy};
 use crate::dataplane::upstream::cluster::{Health, Settings};
 use crate::id::ClusterId;
+use crate::telemetry::metrics::{EndpointMetrics, Registry};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -123,7 +124,8 @@ fn settings() -> Arc<Settings> {
     })
 }
 
-fn cluster(address: SocketAddr, health: &Arc<Health>, check: Option<HealthCheck>) -> Arc<Cluster> {
+fn cluster(address: SocketAddr, told: &Told, check: Option<HealthCheck>) -> Arc<Cluster> {
+    let (metrics, health) = told;
     let settings = settings();
     let endpoint = Endpoint {
         name: "b1".into(),
@@ -131,6 +133,7 @@ fn cluster(address: SocketAddr, health: &Arc<Health>, check: Option<HealthCheck>
         weight: 1,
         health: Arc::clone(health),
         settings: Arc::clone(&settings),
+        metrics: Arc::clone(metrics),
     };
     Arc::new(Cluster {
         id: ClusterId(0),
@@ -146,9 +149,15 @@ fn cluster(address: SocketAddr, health: &Arc<Health>, check: Option<HealthCheck>
 
 /// A scheduler, what it counts for the one endpoint, and the endpoint's health.
 fn scheduler() -> (Scheduler, Arc<EndpointMetrics>, Arc<Health>) {
-    let registry = Arc::new(Registry::new(1));
-    let metrics = registry.endpoint("api", "b1");
-    (Scheduler::new(registry), metrics, Arc::new(Health::new()))
+    let (metrics, health) = told();
+    (Scheduler::new(), metrics, health)
+}
+
+/// What the scheduler tells of one endpoint.
+type Told = (Arc<EndpointMetrics>, Arc<Health>);
+
+fn told() -> Told {
+    (Registry::new(1).endpoint("api", "b1"), Arc::new(Health::new()))
 }
 
 #[test]
@@ -156,7 +165,8 @@ fn an_endpoint_goes_out_and_comes_back() {
     on_control_plane(async {
         let backend = Backend::start(503).await;
         let (mut scheduler, metrics, health) = scheduler();
-        scheduler.reconcile(&[cluster(backend.address, &health, Some(check()))]);
+        let told = (Arc::clone(&metrics), Arc::clone(&health));
+        scheduler.reconcile(&[cluster(backend.address, &told, Some(check()))]);
         assert_eq!(scheduler.watched(), 1);
         assert!(health.is_healthy(), "until a probe says otherwise");
         until("it is taken out", || !health.is_healthy()).await;
@@ -174,10 +184,11 @@ fn a_probe_is_a_get_over_a_connection_of_its_own() {
     on_control_plane(async {
         let backend = Backend::start(200).await;
         let (mut scheduler, metrics, health) = scheduler();
+        let told = (Arc::clone(&metrics), Arc::clone(&health));
         let named = HealthCheck { host: Some("api.test:8443".to_owned()), ..check() };
-        scheduler.reconcile(&[cluster(backend.address, &health, Some(named))]);
+        scheduler.reconcile(&[cluster(backend.address, &told, Some(named))]);
         until("ten probes", || metrics.probes_succeeded.value() >= 10).await;
-        scheduler.reconcile(&[cluster(backend.address, &health, Some(check()))]);
+        scheduler.reconcile(&[cluster(backend.address, &told, Some(check()))]);
         let address = backend.address;
         let lines = || backend.requests.lock().unwrap().clone();
         let unnamed = format!("GET http://{address}/healthz?deep=1 spooky-health-check");
@@ -196,8 +207,9 @@ fn only_2xx_is_a_success() {
         for status in [301, 404, 429, 500] {
             let backend = Backend::start(status).await;
             let (mut scheduler, metrics, health) = scheduler();
+            let told = (Arc::clone(&metrics), Arc::clone(&health));
             let once = HealthCheck { timeout: Duration::from_millis(50), ..check() };
-            scheduler.reconcile(&[cluster(backend.address, &health, Some(once))]);
+            scheduler.reconcile(&[cluster(backend.address, &told, Some(once))]);
             until("it is taken out", || !health.is_healthy()).await;
             assert_eq!(metrics.probes_succeeded.value(), 0, "status {status}");
         }
@@ -210,8 +222,9 @@ fn a_backend_that_is_gone_goes_out_and_comes_back_with_it() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         drop(listener);
-        let (mut scheduler, _, health) = scheduler();
-        scheduler.reconcile(&[cluster(address, &health, Some(check()))]);
+        let (mut scheduler, metrics, health) = scheduler();
+        let told = (metrics, Arc::clone(&health));
+        scheduler.reconcile(&[cluster(address, &told, Some(check()))]);
         until("it is taken out", || !health.is_healthy()).await;
         let _backend = Backend::on(TcpListener::bind(address).await.unwrap(), 200);
         until("it is taken back", || health.is_healthy()).await;
@@ -223,13 +236,14 @@ fn a_backend_that_hangs_goes_out_and_probes_do_not_pile_up() {
     on_control_plane(async {
         let backend = Backend::start(0).await;
         let (mut scheduler, metrics, health) = scheduler();
+        let told = (Arc::clone(&metrics), Arc::clone(&health));
         // Twenty intervals fit into one timeout.
         let slow = HealthCheck {
             interval: Duration::from_millis(2),
             timeout: Duration::from_millis(40),
             ..check()
         };
-        scheduler.reconcile(&[cluster(backend.address, &health, Some(slow))]);
+        scheduler.reconcile(&[cluster(backend.address, &told, Some(slow))]);
         until("it is taken out", || !health.is_healthy()).await;
         assert_eq!(metrics.probes_failed.value(), 3);
         // The server may see the end of one connection after the start of the next.
@@ -242,12 +256,13 @@ fn a_reload_does_not_disturb_an_unchanged_endpoint() {
     on_control_plane(async {
         let backend = Backend::start(500).await;
         let (mut scheduler, metrics, health) = scheduler();
-        scheduler.reconcile(&[cluster(backend.address, &health, Some(check()))]);
+        let told = (Arc::clone(&metrics), Arc::clone(&health));
+        scheduler.reconcile(&[cluster(backend.address, &told, Some(check()))]);
         // Reloads between any two probes: were the counts lost, three in a row would never come together.
         let deadline = Instant::now() + DEADLINE;
         while health.is_healthy() {
             assert!(Instant::now() < deadline, "it is taken out");
-            scheduler.reconcile(&[cluster(backend.address, &health, Some(check()))]);
+            scheduler.reconcile(&[cluster(backend.address, &told, Some(check()))]);
             sleep(Duration::from_millis(1)).await;
         }
         assert_eq!(metrics.probes_failed.value(), 3);
@@ -259,14 +274,23 @@ fn a_changed_check_keeps_the_health_and_a_changed_address_does_not() {
     on_control_plane(async {
         let (dead, alive) = (Backend::start(500).await, Backend::start(200).await);
         let (mut scheduler, metrics, health) = scheduler();
-        scheduler.reconcile(&[cluster(dead.address, &health, Some(check()))]);
+        let told = (Arc::clone(&metrics), Arc::clone(&health));
+        scheduler.reconcile(&[cluster(dead.address, &told, Some(check()))]);
         until("it is taken out", || !health.is_healthy()).await;
         let other = HealthCheck { path: "/".to_owned(), ..check() };
         let fresh = Arc::new(Health::new());
-        scheduler.reconcile(&[cluster(dead.address, &fresh, Some(other.clone()))]);
+        scheduler.reconcile(&[cluster(
+            dead.address,
+            &(Arc::clone(&metrics), Arc::clone(&fresh)),
+            Some(other.clone()),
+        )]);
         assert!(!fresh.is_healthy());
         let moved = Arc::new(Health::new());
-        scheduler.reconcile(&[cluster(alive.address, &moved, Some(other))]);
+        scheduler.reconcile(&[cluster(
+            alive.address,
+            &(Arc::clone(&metrics), Arc::clone(&moved)),
+            Some(other),
+        )]);
         assert!(moved.is_healthy());
         assert_eq!(metrics.healthy.value(), 1);
     });
@@ -277,21 +301,22 @@ fn an_endpoint_without_a_check_is_healthy_and_one_that_vanished_is_left_alone() 
     on_control_plane(async {
         let backend = Backend::start(500).await;
         let (mut scheduler, metrics, health) = scheduler();
-        scheduler.reconcile(&[cluster(backend.address, &health, Some(check()))]);
+        let told = (Arc::clone(&metrics), Arc::clone(&health));
+        scheduler.reconcile(&[cluster(backend.address, &told, Some(check()))]);
         until("it is taken out", || !health.is_healthy()).await;
-        scheduler.reconcile(&[cluster(backend.address, &health, None)]);
+        scheduler.reconcile(&[cluster(backend.address, &told, None)]);
         assert_eq!((health.is_healthy(), scheduler.watched()), (true, 0));
         assert_eq!(metrics.healthy.value(), 1);
 
-        scheduler.reconcile(&[cluster(backend.address, &health, Some(check()))]);
+        scheduler.reconcile(&[cluster(backend.address, &told, Some(check()))]);
         until("it is taken out again", || !health.is_healthy()).await;
         scheduler.reconcile(&[]);
         until("its probes end", || backend.open.load(Relaxed) == 0).await;
         let probes = metrics.probes_failed.value();
         let accepted = backend.accepted.load(Relaxed);
         // Another endpoint's probes show that time passes.
-        let (other, health) = (Backend::start(200).await, Arc::new(Health::new()));
-        scheduler.reconcile(&[cluster(other.address, &health, Some(check()))]);
+        let other = Backend::start(200).await;
+        scheduler.reconcile(&[cluster(other.address, &self::told(), Some(check()))]);
         until("ten intervals", || other.accepted.load(Relaxed) >= 10).await;
         assert_eq!(
             (metrics.probes_failed.value(), backend.accepted.load(Relaxed)),

@@ -22,7 +22,7 @@ use super::{Lease, Pools, classify};
 use crate::dataplane::balance::{Balancer, HashOn, Policy};
 use crate::dataplane::exchange::error::{Kind, ProxyError};
 use crate::id::{ClusterId, WorkerId};
-use crate::telemetry::metrics::WorkerMetrics;
+use crate::telemetry::metrics::{Registry, WorkerMetrics};
 
 /// Longest time a test waits for anything that should happen.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -69,6 +69,7 @@ fn endpoint(address: SocketAddr, settings: Settings) -> Arc<Endpoint> {
         weight: 1,
         health: Arc::new(Health::new()),
         settings: Arc::new(settings),
+        metrics: Registry::new(1).endpoint("api", "b1"),
     })
 }
 

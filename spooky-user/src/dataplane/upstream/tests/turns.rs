@@ -13,6 +13,7 @@ fn of(names: &[&str], policy: Policy) -> Arc<Cluster> {
             weight: 1,
             health: Arc::new(Health::new()),
             settings: Arc::clone(&settings),
+            metrics: Registry::new(1).endpoint("api", name),
         })
     });
     Arc::new(Cluster {
