@@ -117,6 +117,11 @@ pub struct Settings {
     pub default_deny: u32,
     /// Every how many drops, per reason and CPU, one is sampled; 0 for none.
     pub sample_every: u32,
+    /// Not 0: the allow list has entries. 0 saves a denied frame the lookup in an empty trie. Set before the first
+    /// entry is written and cleared after the last one is gone.
+    pub allow_listed: u32,
+    /// Always 0.
+    pub reserved: u32,
 }
 
 /// Place in `SOCKETS` of the socket that `owner` holds for a listener: 4 bits of listener, 4 of generation, 8 of

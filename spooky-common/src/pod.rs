@@ -23,6 +23,6 @@ pod! {
     AddressKey = 16 2 2;
     Slot = 4;
     Key = 16 4 4;
-    Settings = 16 4 4;
+    Settings = 16 4 4 4 4;
     Sample = 16 2 2 2 1 1 16 8;
 }

@@ -97,7 +97,7 @@ impl Keys for Maps {
 impl Lists for Maps {
     #[inline(always)]
     fn allows(&self, source: &Address) -> bool {
-        lists::covers(&ALLOW_V4, &ALLOW_V6, source)
+        self.settings.allow_listed != 0 && lists::covers(&ALLOW_V4, &ALLOW_V6, source)
     }
 
     #[inline(always)]

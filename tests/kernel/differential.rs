@@ -4,7 +4,6 @@
 use spooky_common::{
     cid::{self, Owner},
     counter::Counter,
-    map,
 };
 
 use crate::{
@@ -30,10 +29,10 @@ fn kernel_and_host_agree() {
     let mut seen = vec![0_u64; Counter::ALL.len()];
     for batch in 0..FRAMES / BATCH {
         setup.settings.default_deny = u32::from(batch % 8 == 7);
-        rig.array(map::SETTINGS).set(0, setup.settings, 0).expect("set");
         if batch == 0 {
             rig.apply(&setup);
         }
+        rig.settings(&setup);
         let before = rig.counters();
         let mut expected = before.clone();
         for number in 0..BATCH {

@@ -38,11 +38,7 @@ pub(crate) fn setup() -> Setup {
         ]
         .map(|listener| listener.parse().expect("an address and port"))
         .into(),
-        settings: Settings {
-            placement: LocalKey { k0: 7, k1: 8 },
-            default_deny: 0,
-            sample_every: 0,
-        },
+        settings: Settings { placement: LocalKey { k0: 7, k1: 8 }, ..Settings::default() },
         deny: vec![
             (address("198.51.100.0"), 24),
             (address("203.0.113.7"), 32),

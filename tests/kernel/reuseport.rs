@@ -190,7 +190,7 @@ fn the_same_state_twice_changes_nothing() {
     desired.keys[4] = Some(KEY);
     assert_eq!(kernel.apply(&desired).expect("apply").keys, 1);
     desired.access.default_deny = true;
-    assert_eq!(kernel.apply(&desired).expect("apply").listeners, 1);
+    assert_eq!(kernel.apply(&desired).expect("apply").settings, 1);
     desired.listeners.clear();
     // Port and address.
     assert_eq!(kernel.apply(&desired).expect("apply").listeners, 2);

@@ -118,13 +118,20 @@ impl Rig {
         for (config_id, key) in setup.keys.iter().enumerate() {
             self.array(map::KEYS).set(config_id as u32, Key::new(*key), 0).expect("set");
         }
-        self.array(map::SETTINGS).set(0, setup.settings, 0).expect("set");
+        self.settings(setup);
         for (address, bits) in &setup.allow {
             self.list(map::ALLOW_V4, map::ALLOW_V6, *address, *bits);
         }
         for (address, bits) in &setup.deny {
             self.list(map::DENY_V4, map::DENY_V6, *address, *bits);
         }
+    }
+
+    /// Writes the settings alone.
+    pub(crate) fn settings(&mut self, setup: &Setup) {
+        let settings =
+            Settings { allow_listed: u32::from(!setup.allow.is_empty()), ..setup.settings };
+        self.array(map::SETTINGS).set(0, settings, 0).expect("set");
     }
 
     pub(crate) fn array<V: aya::Pod>(&mut self, name: &str) -> Array<&mut aya::maps::MapData, V> {

@@ -8,7 +8,6 @@ use aya::{
     maps::{LpmTrie, MapData, MapError, lpm_trie::Key},
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use spooky_common::map;
 
 use super::{AccessLists, KernelError, error::map_error, object::Loaded};
 
@@ -21,16 +20,32 @@ type Prefix<K> = (u32, K);
 /// Prefixes in the trie's own order, each once.
 type Prefixes<K> = BTreeSet<Prefix<K>>;
 
+/// Up to this many prefixes a list is read back before it is compared. A trie gives its keys one system call each,
+/// the next one searched from the root: 100,000 take longer than a change may. A longer list is compared with what was
+/// written to it; nobody else has its map.
+const READ_BACK_MAX: usize = 1024;
+
+/// One trie and what it holds.
+pub(super) struct List<K: Pod> {
+    trie: LpmTrie<MapData, K, u32>,
+    name: &'static str,
+    capacity: u32,
+    /// What was last read or written; empty for a trie that was just made.
+    held: Prefixes<K>,
+    /// Shows a prefix to people.
+    show: fn(&Prefix<K>) -> Option<IpNet>,
+}
+
 /// Writes the difference of both lists. A full list does not keep the others from being written.
 pub(super) fn apply(loaded: &mut Loaded, access: &AccessLists) -> Result<usize, KernelError> {
     let (allow_v4, allow_v6) = prefixes(&access.allow);
     let (deny_v4, deny_v6) = prefixes(&access.deny);
     // The allow list first: a new deny entry must not hit a source that the same change allows.
     let results = [
-        write(&mut loaded.allow_v4, map::ALLOW_V4, map::ALLOW_CAPACITY, &allow_v4, show_v4),
-        write(&mut loaded.allow_v6, map::ALLOW_V6, map::ALLOW_CAPACITY, &allow_v6, show_v6),
-        write(&mut loaded.deny_v4, map::DENY_V4, map::DENY_CAPACITY, &deny_v4, show_v4),
-        write(&mut loaded.deny_v6, map::DENY_V6, map::DENY_CAPACITY, &deny_v6, show_v6),
+        loaded.allow_v4.write(&allow_v4),
+        loaded.allow_v6.write(&allow_v6),
+        loaded.deny_v4.write(&deny_v4),
+        loaded.deny_v6.write(&deny_v6),
     ];
     results.into_iter().sum()
 }
@@ -58,40 +73,68 @@ fn prefixes(nets: &[IpNet]) -> (Prefixes<[u8; 4]>, Prefixes<[u8; 16]>) {
     (v4, v6)
 }
 
-fn write<K: Pod + Ord>(
-    trie: &mut LpmTrie<MapData, K, u32>,
-    name: &'static str,
-    capacity: u32,
-    desired: &Prefixes<K>,
-    show: fn(&Prefix<K>) -> Option<IpNet>,
-) -> Result<usize, KernelError> {
-    let mut actual = BTreeSet::new();
-    for key in trie.keys() {
-        let key = key.map_err(|error| KernelError::map(name, error))?;
-        actual.insert((key.prefix_len(), key.data()));
+// === impl List ===
+
+impl List<[u8; 4]> {
+    pub(super) fn v4(
+        trie: LpmTrie<MapData, [u8; 4], u32>,
+        name: &'static str,
+        capacity: u32,
+    ) -> Self {
+        Self { trie, name, capacity, held: Prefixes::new(), show: show_v4 }
     }
-    let mut changed = 0;
-    // Removals first, to make room.
-    for (bits, octets) in actual.difference(desired) {
-        match trie.remove(&Key::new(*bits, *octets)) {
-            Ok(()) | Err(MapError::KeyNotFound) => changed += 1,
-            Err(error) => return Err(KernelError::map(name, error)),
+}
+
+impl List<[u8; 16]> {
+    pub(super) fn v6(
+        trie: LpmTrie<MapData, [u8; 16], u32>,
+        name: &'static str,
+        capacity: u32,
+    ) -> Self {
+        Self { trie, name, capacity, held: Prefixes::new(), show: show_v6 }
+    }
+}
+
+impl<K: Pod + Ord> List<K> {
+    /// Makes the trie hold `desired` and returns how many entries that took.
+    fn write(&mut self, desired: &Prefixes<K>) -> Result<usize, KernelError> {
+        if self.held.len() <= READ_BACK_MAX {
+            self.held = self.read()?;
         }
-    }
-    let mut refused = Vec::new();
-    for prefix in desired.difference(&actual) {
-        match trie.insert(&Key::new(prefix.0, prefix.1), LISTED, 0).map_err(map_error) {
-            Ok(()) => changed += 1,
-            Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
-                refused.extend(show(prefix))
+        let mut changed = 0;
+        // Removals first, to make room.
+        let surplus: Vec<_> = self.held.difference(desired).copied().collect();
+        for prefix in surplus {
+            match self.trie.remove(&Key::new(prefix.0, prefix.1)) {
+                Ok(()) | Err(MapError::KeyNotFound) => changed += 1,
+                Err(error) => return Err(KernelError::map(self.name, error)),
             }
-            Err(error) => return Err(KernelError::Map { map: name, error }),
+            self.held.remove(&prefix);
         }
+        let missing: Vec<_> = desired.difference(&self.held).copied().collect();
+        let mut refused = Vec::new();
+        for prefix in missing {
+            match self.trie.insert(&Key::new(prefix.0, prefix.1), LISTED, 0).map_err(map_error) {
+                Ok(()) => {
+                    changed += 1;
+                    self.held.insert(prefix);
+                }
+                Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
+                    refused.extend((self.show)(&prefix));
+                }
+                Err(error) => return Err(KernelError::Map { map: self.name, error }),
+            }
+        }
+        if !refused.is_empty() {
+            return Err(KernelError::ListFull { map: self.name, capacity: self.capacity, refused });
+        }
+        Ok(changed)
     }
-    if !refused.is_empty() {
-        return Err(KernelError::ListFull { map: name, capacity, refused });
+
+    fn read(&self) -> Result<Prefixes<K>, KernelError> {
+        let keys = self.trie.keys().map(|key| key.map(|key| (key.prefix_len(), key.data())));
+        keys.collect::<Result<_, _>>().map_err(|error| KernelError::map(self.name, error))
     }
-    Ok(changed)
 }
 
 fn show_v4((bits, octets): &Prefix<[u8; 4]>) -> Option<IpNet> {

@@ -149,8 +149,10 @@ pub struct Applied {
     pub sockets: usize,
     /// Prefixes of all four lists.
     pub prefixes: usize,
-    /// Ports, addresses and the settings.
+    /// Ports and addresses.
     pub listeners: usize,
+    /// Writes of the settings.
+    pub settings: usize,
 }
 
 /// The loaded programs, their maps and attachments.
@@ -236,8 +238,9 @@ impl Kernel {
         Ok(self.running())
     }
 
-    /// Brings the maps to the desired state: reads what they hold, writes only what differs. Calling it again with
-    /// the same state changes nothing. Without loaded programs, does nothing.
+    /// Brings the maps to the desired state: reads what they hold, writes only what differs (a list of more
+    /// than 1024 prefixes and the socket array are compared with what was written to them). Calling it again with the
+    /// same state changes nothing. Without loaded programs, does nothing.
     ///
     /// # Errors
     /// [`KernelError::ListFull`] when prefixes did not fit: all else is applied, and user space has to enforce the
@@ -251,13 +254,16 @@ impl Kernel {
             slots: steering::slots(loaded, desired)?,
             ..Applied::default()
         };
-        let prefixes = lists::apply(loaded, &desired.access);
-        applied.listeners = steering::listeners(
-            loaded,
-            &self.groups,
-            &desired.listeners,
-            desired.access.default_deny,
-        )?;
+        let access = &desired.access;
+        if !access.allow.is_empty() {
+            // Looked up before there is an entry: a source that is denied and allowed by this change must not fall
+            // into the gap.
+            applied.settings += steering::settings(loaded, access.default_deny, true)?;
+        }
+        let prefixes = lists::apply(loaded, access);
+        applied.settings +=
+            steering::settings(loaded, access.default_deny, !access.allow.is_empty())?;
+        applied.listeners = steering::listeners(loaded, &self.groups, &desired.listeners)?;
         applied.prefixes = prefixes?;
         Ok(applied)
     }
@@ -363,6 +369,6 @@ impl Applied {
     /// Entries changed in all maps.
     #[must_use]
     pub const fn total(&self) -> usize {
-        self.keys + self.slots + self.sockets + self.prefixes + self.listeners
+        self.keys + self.slots + self.sockets + self.prefixes + self.listeners + self.settings
     }
 }

@@ -3,7 +3,7 @@
 
 use aya::{
     Ebpf,
-    maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, ReusePortSockArray, RingBuf},
+    maps::{Array, HashMap, MapData, PerCpuArray, ReusePortSockArray, RingBuf},
     programs::{SkReuseport, Xdp},
 };
 use ring::rand::{SecureRandom as _, SystemRandom};
@@ -13,7 +13,7 @@ use spooky_common::{
     map::{self, AddressKey, Key, Port, Settings, Slot},
 };
 
-use super::{KernelError, Mode};
+use super::{KernelError, Mode, lists::List};
 
 /// The object that `cargo xtask build-ebpf` wrote, aligned as the ELF parser wants it.
 pub(super) static OBJECT: &[u8] =
@@ -27,10 +27,10 @@ pub(super) struct Loaded {
     pub(super) sockets: ReusePortSockArray<MapData>,
     pub(super) slots: Array<MapData, Slot>,
     pub(super) keys: Array<MapData, Key>,
-    pub(super) deny_v4: LpmTrie<MapData, [u8; 4], u32>,
-    pub(super) deny_v6: LpmTrie<MapData, [u8; 16], u32>,
-    pub(super) allow_v4: LpmTrie<MapData, [u8; 4], u32>,
-    pub(super) allow_v6: LpmTrie<MapData, [u8; 16], u32>,
+    pub(super) deny_v4: List<[u8; 4]>,
+    pub(super) deny_v6: List<[u8; 16]>,
+    pub(super) allow_v4: List<[u8; 4]>,
+    pub(super) allow_v6: List<[u8; 16]>,
     pub(super) settings: Array<MapData, Settings>,
     pub(super) counters: PerCpuArray<MapData, u64>,
     pub(super) samples: RingBuf<MapData>,
@@ -60,17 +60,17 @@ impl Loaded {
             sockets: take(&mut ebpf, map::SOCKETS)?,
             slots: take(&mut ebpf, map::SLOTS)?,
             keys: take(&mut ebpf, map::KEYS)?,
-            deny_v4: take(&mut ebpf, map::DENY_V4)?,
-            deny_v6: take(&mut ebpf, map::DENY_V6)?,
-            allow_v4: take(&mut ebpf, map::ALLOW_V4)?,
-            allow_v6: take(&mut ebpf, map::ALLOW_V6)?,
+            deny_v4: List::v4(take(&mut ebpf, map::DENY_V4)?, map::DENY_V4, map::DENY_CAPACITY),
+            deny_v6: List::v6(take(&mut ebpf, map::DENY_V6)?, map::DENY_V6, map::DENY_CAPACITY),
+            allow_v4: List::v4(take(&mut ebpf, map::ALLOW_V4)?, map::ALLOW_V4, map::ALLOW_CAPACITY),
+            allow_v6: List::v6(take(&mut ebpf, map::ALLOW_V6)?, map::ALLOW_V6, map::ALLOW_CAPACITY),
             settings: take(&mut ebpf, map::SETTINGS)?,
             counters: take(&mut ebpf, map::COUNTERS)?,
             samples: take(&mut ebpf, map::SAMPLES)?,
             ports_written: std::collections::BTreeSet::new(),
             ebpf,
         };
-        let settings = Settings { placement: random_key()?, default_deny: 0, sample_every };
+        let settings = Settings { placement: random_key()?, sample_every, ..Settings::default() };
         loaded
             .settings
             .set(0, settings, 0)

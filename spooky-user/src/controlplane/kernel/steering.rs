@@ -204,17 +204,29 @@ pub(super) fn slots(loaded: &mut Loaded, desired: &Desired) -> Result<usize, Ker
     Ok(changed)
 }
 
-/// Settings, addresses and ports, in this order: a port that is looked up by address finds its addresses.
+/// The settings but for what was chosen at load.
+pub(super) fn settings(
+    loaded: &mut Loaded,
+    default_deny: bool,
+    allow_listed: bool,
+) -> Result<usize, KernelError> {
+    let held =
+        loaded.settings.get(&0, 0).map_err(|error| KernelError::map(map::SETTINGS, error))?;
+    let settings = Settings {
+        default_deny: u32::from(default_deny),
+        allow_listed: u32::from(allow_listed),
+        ..held
+    };
+    differ(&mut loaded.settings, map::SETTINGS, 0, settings)
+}
+
+/// Addresses before ports: a port that is looked up by address finds its addresses.
 pub(super) fn listeners(
     loaded: &mut Loaded,
     groups: &Groups,
     listeners: &[ListenerAddress],
-    default_deny: bool,
 ) -> Result<usize, KernelError> {
-    let failed = |error| KernelError::map(map::SETTINGS, error);
-    let settings = loaded.settings.get(&0, 0).map_err(failed)?;
-    let settings = Settings { default_deny: u32::from(default_deny), ..settings };
-    let mut changed = differ(&mut loaded.settings, map::SETTINGS, 0, settings)?;
+    let mut changed = 0;
     let mut ports: BTreeMap<u16, Port> = BTreeMap::new();
     let mut addresses = BTreeMap::new();
     for listener in listeners {
