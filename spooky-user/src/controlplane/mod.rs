@@ -2,5 +2,6 @@
 //! The only writer of [`crate::snapshot::Snapshot`] and of the eBPF maps.
 
 pub mod admin;
+pub mod config;
 pub mod health;
 pub mod kernel;

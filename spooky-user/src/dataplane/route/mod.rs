@@ -4,7 +4,7 @@
 
 mod table;
 
-pub use table::{Duplicate, HostPattern, PathPattern, Route, Rule, Table};
+pub use table::{Duplicate, HostPattern, PathPattern, Route, Rule, Table, duplicates};
 
 #[cfg(test)]
 mod tests;

@@ -88,6 +88,18 @@ struct Paths {
     prefix_len_max: usize,
 }
 
+/// Every rule that matches exactly what an earlier one does: the errors of [`Table::build`], before there are routes.
+pub fn duplicates<'a>(
+    rules: impl Iterator<Item = (&'a [HostPattern], &'a PathPattern)>,
+) -> Vec<Duplicate> {
+    let mut table = Table::default();
+    let mut duplicates = Vec::new();
+    for (index, (hosts, path)) in rules.enumerate() {
+        duplicates.extend(table.insert(index, hosts, path));
+    }
+    duplicates
+}
+
 // === impl Table ===
 
 impl Table {
@@ -99,13 +111,7 @@ impl Table {
         let mut table = Self::default();
         let mut duplicates = Vec::new();
         for (index, rule) in rules.iter().enumerate() {
-            let any = [HostPattern::Any];
-            let hosts = if rule.hosts.is_empty() { &any[..] } else { &rule.hosts };
-            for (host_index, host) in hosts.iter().enumerate() {
-                if let Err(earlier) = table.paths_of(host).insert(&rule.path, index) {
-                    duplicates.push(Duplicate { rule: index, host: host_index, earlier });
-                }
-            }
+            duplicates.extend(table.insert(index, &rule.hosts, &rule.path));
         }
         table.routes = rules.into_iter().map(|rule| rule.route).collect();
         if duplicates.is_empty() { Ok(table) } else { Err(duplicates) }
@@ -124,6 +130,21 @@ impl Table {
     #[must_use]
     pub fn routes(&self) -> &[Route] {
         &self.routes
+    }
+
+    fn insert(
+        &mut self,
+        index: usize,
+        hosts: &[HostPattern],
+        path: &PathPattern,
+    ) -> Vec<Duplicate> {
+        let any = [HostPattern::Any];
+        let hosts = if hosts.is_empty() { &any[..] } else { hosts };
+        let clash = |(host_index, host)| {
+            let earlier = self.paths_of(host).insert(path, index).err()?;
+            Some(Duplicate { rule: index, host: host_index, earlier })
+        };
+        hosts.iter().enumerate().filter_map(clash).collect()
     }
 
     fn find_suffix(&self, host: &str, path: &str) -> Option<usize> {

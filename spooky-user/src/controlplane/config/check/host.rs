@@ -1,0 +1,117 @@
+//! Checks of the process and the machine. May import: checked, schema.
+
+use std::path::Path;
+use std::thread;
+
+use super::Checker;
+use crate::controlplane::config::checked::{
+    AccessLog, Admin, Ebpf, Log, LogDestination, Shutdown, Workers,
+};
+use crate::controlplane::config::schema::{self, EbpfMode, WorkerCount};
+
+/// The worker number has 8 bits in a connection ID.
+const WORKERS_MAX: u16 = 256;
+
+pub(super) fn log(log: &schema::Log) -> Log {
+    Log { level: log.level, format: log.format }
+}
+
+pub(super) fn workers(workers: &schema::Workers) -> Workers {
+    let count = match workers.count {
+        WorkerCount::Fixed(count) => count,
+        WorkerCount::Auto => {
+            let cpus = thread::available_parallelism().map_or(1, |count| count.get());
+            u16::try_from(cpus).unwrap_or(WORKERS_MAX).min(WORKERS_MAX)
+        }
+    };
+    Workers { count, pin: workers.pin }
+}
+
+pub(super) fn shutdown(shutdown: &schema::Shutdown) -> Shutdown {
+    Shutdown { drain_timeout: shutdown.drain_timeout }
+}
+
+pub(super) fn access_log(checker: &mut Checker<'_>, log: &schema::AccessLog) -> Option<AccessLog> {
+    let destination = match log.path.to_str() {
+        Some("off") => LogDestination::Off,
+        Some("stdout") => LogDestination::Stdout,
+        Some("stderr") => LogDestination::Stderr,
+        _ => {
+            let path = "access_log.path";
+            let folder = match log.path.parent() {
+                Some(parent) if !parent.as_os_str().is_empty() => parent,
+                _ => Path::new("."),
+            };
+            if log.path.is_dir() {
+                checker.problem(path, format!("{} is a directory", log.path.display()));
+                return None;
+            }
+            if !folder.is_dir() {
+                checker.problem(path, format!("there is no directory {}", folder.display()));
+                return None;
+            }
+            LogDestination::File(log.path.clone())
+        }
+    };
+    Some(AccessLog { destination })
+}
+
+pub(super) fn admin(checker: &mut Checker<'_>, admin: &schema::Admin) -> Option<Admin> {
+    let path = "admin.bind";
+    let bind = checker.socket_address(path, &admin.bind)?;
+    if !bind.ip().to_canonical().is_loopback() {
+        let port = bind.port();
+        checker.problem(
+            path,
+            format!(
+                "{bind} can be reached from other machines, and the admin port asks nobody who \
+                 they are; write \"127.0.0.1:{port}\" or \"[::1]:{port}\""
+            ),
+        );
+    }
+    Some(Admin { bind })
+}
+
+pub(super) fn ebpf(checker: &mut Checker<'_>, ebpf: &schema::Ebpf) -> Ebpf {
+    let path = "ebpf.interface";
+    match &ebpf.interface {
+        // A faulty mode reads as the default, so this says nothing about a mode that nobody chose.
+        None if ebpf.mode == EbpfMode::Xdp && !checker.is_faulty(path) => {
+            checker.problem(path, format!("is missing; mode xdp needs one ({})", interfaces()));
+        }
+        Some(name) if !interface_exists(name) => {
+            checker.problem(
+                path,
+                format!(
+                    "there is no network interface \"{}\" ({})",
+                    name.escape_debug(),
+                    interfaces()
+                ),
+            );
+        }
+        _ => {}
+    }
+    Ebpf {
+        mode: ebpf.mode,
+        interface: ebpf.interface.clone(),
+        attach: ebpf.attach,
+        on_failure: ebpf.on_failure,
+        sample_drops: ebpf.sample_drops,
+    }
+}
+
+fn interface_exists(name: &str) -> bool {
+    // IFNAMSIZ is 16 with its final zero; a name never has a slash.
+    let plausible = (1..16).contains(&name.len()) && !name.contains('/') && !name.starts_with('.');
+    plausible && Path::new("/sys/class/net").join(name).exists()
+}
+
+fn interfaces() -> String {
+    let entries = std::fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.retain(|name| interface_exists(name));
+    names.sort_unstable();
+    names.truncate(16);
+    format!("this machine has: {}", names.join(", "))
+}

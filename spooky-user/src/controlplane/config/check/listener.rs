@@ -1,0 +1,278 @@
+//! Checks of listeners: addresses that collide, certificates, windows, connection-ID keys. May import: checked, schema, load,
+//! quic's settings and certificates.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use spooky_common::map::LISTENERS_CAPACITY;
+
+use super::{Checker, route};
+use crate::controlplane::config::checked::{CidKey, CidSettings, Listener};
+use crate::controlplane::config::load::{read_bounded, unreadable};
+use crate::controlplane::config::schema::{self, Protocol};
+use crate::controlplane::config::units::ByteSize;
+use crate::dataplane::quic::settings::{Congestion, Http3Settings, QuicSettings, Window};
+use crate::dataplane::quic::tls::{CertificateFiles, CertificateStore};
+use crate::id::ListenerId;
+
+/// Chains and keys are a few kilobytes.
+const PEM_SIZE_MAX: u64 = 1 << 20;
+
+pub(super) fn check(checker: &mut Checker<'_>, list: &[schema::Listener]) -> Vec<Listener> {
+    if list.is_empty() && !checker.is_faulty("listeners") {
+        checker.problem("listeners", "needs at least one listener");
+    }
+    if list.len() > LISTENERS_CAPACITY as usize {
+        checker.problem("listeners", format!("at most {LISTENERS_CAPACITY} listeners"));
+        return Vec::new();
+    }
+    let name = |(index, listener): (usize, &'_ schema::Listener)| {
+        (format!("listeners[{index}].name"), listener.name.clone())
+    };
+    let names: Vec<(String, String)> = list.iter().enumerate().map(name).collect();
+    checker.unique("listener", names.iter().map(|(path, name)| (path.clone(), name.as_str())));
+    let listeners: Vec<Listener> =
+        (0..).zip(list).filter_map(|(index, listener)| one(checker, index, listener)).collect();
+    collisions(checker, &listeners);
+    shared_keys(checker, list);
+    listeners
+}
+
+fn one(checker: &mut Checker<'_>, index: u16, listener: &schema::Listener) -> Option<Listener> {
+    let path = format!("listeners[{index}]");
+    checker.name(&format!("{path}.name"), &listener.name);
+    let bind = checker.socket_address(&format!("{path}.bind"), &listener.bind);
+    protocols(checker, &format!("{path}.protocols"), &listener.protocols);
+    let certificates = certificates(checker, &format!("{path}.tls"), &listener.tls);
+    let quic = quic(checker, &format!("{path}.quic"), &listener.quic);
+    let cid = cid(checker, &format!("{path}.quic.cid"), &listener.quic.cid);
+    let schema::Http3 { max_field_section_size, max_fields, max_requests_per_connection } =
+        listener.http3;
+    Some(Listener {
+        id: ListenerId(index),
+        name: listener.name.as_str().into(),
+        bind: bind?,
+        certificates,
+        quic,
+        http3: Http3Settings {
+            max_field_section_size: max_field_section_size.0,
+            max_fields: usize::try_from(max_fields).unwrap_or(usize::MAX),
+            max_requests_per_connection,
+        },
+        cid: cid?,
+    })
+}
+
+fn protocols(checker: &mut Checker<'_>, path: &str, protocols: &[Protocol]) {
+    if protocols.is_empty() && !checker.is_faulty(path) {
+        checker.problem(path, "is empty; write [h3]");
+    }
+    for (index, protocol) in protocols.iter().enumerate() {
+        let path = format!("{path}[{index}]");
+        if *protocol != Protocol::H3 {
+            let word = protocol.word();
+            let message = format!(
+                "{word} is not served yet: h2 and h1 listeners come in a later release; write [h3]"
+            );
+            checker.problem(&path, message);
+        } else if index > 0 && protocols.first() == Some(protocol) {
+            checker.problem(&path, "h3 is given twice; write [h3]");
+        }
+    }
+}
+
+fn certificates(
+    checker: &mut Checker<'_>,
+    tls_path: &str,
+    tls: &schema::Tls,
+) -> Vec<CertificateFiles> {
+    let path = format!("{tls_path}.certificates");
+    if tls.certificates.is_empty() && !checker.is_faulty(&path) && !checker.is_faulty(tls_path) {
+        checker.problem(&path, "needs at least one certificate; HTTP/3 has no cleartext form");
+    }
+    let mut files = Vec::with_capacity(tls.certificates.len());
+    for (index, certificate) in tls.certificates.iter().enumerate() {
+        let path = format!("{path}[{index}]");
+        let readable = [("cert", &certificate.cert), ("key", &certificate.key)]
+            .map(|(key, file)| readable(checker, &format!("{path}.{key}"), file));
+        let sni = sni(checker, &path, &certificate.sni);
+        if readable != [true, true] {
+            continue;
+        }
+        let file =
+            CertificateFiles { sni, cert: certificate.cert.clone(), key: certificate.key.clone() };
+        if let Err(errors) = CertificateStore::load(std::slice::from_ref(&file)) {
+            for (_, error) in errors {
+                checker.problem(&path, error.to_string());
+            }
+        }
+        files.push(file);
+    }
+    files
+}
+
+fn sni(checker: &mut Checker<'_>, path: &str, names: &[String]) -> Vec<String> {
+    let names = names.iter().enumerate().filter_map(|(index, name)| {
+        let path = format!("{path}.sni[{index}]");
+        if name == "*" {
+            checker.problem(&path, "\"*\" is not a host name; leave sni out to serve every name");
+            return None;
+        }
+        route::host_name(checker, &path, name)
+    });
+    names.collect()
+}
+
+/// A file that can be read and is not a pipe, on which reading would wait for ever.
+fn readable(checker: &mut Checker<'_>, path: &str, file: &Path) -> bool {
+    if file.as_os_str().is_empty() {
+        return false;
+    }
+    match read_bounded(file, PEM_SIZE_MAX) {
+        Ok(_) => true,
+        Err(error) => {
+            checker.problem(path, format!("{} {}", file.display(), unreadable(&error)));
+            false
+        }
+    }
+}
+
+fn quic(checker: &mut Checker<'_>, path: &str, quic: &schema::Quic) -> QuicSettings {
+    let (stream, connection) = (&quic.stream_window, &quic.connection_window);
+    let stream_window =
+        window(checker, &format!("{path}.stream_window"), stream.initial, stream.max);
+    let connection_window =
+        window(checker, &format!("{path}.connection_window"), connection.initial, connection.max);
+    if stream.max > connection.max && !checker.is_faulty(path) {
+        checker.problem(
+            &format!("{path}.stream_window.max"),
+            format!(
+                "{} is more than the connection's {}; one stream cannot have more than all together",
+                stream.max, connection.max
+            ),
+        );
+    }
+    QuicSettings {
+        idle_timeout: quic.idle_timeout,
+        handshake_timeout: quic.handshake_timeout,
+        max_streams: quic.max_streams,
+        stream_window,
+        connection_window,
+        congestion: match quic.congestion {
+            schema::Congestion::Cubic => Congestion::Cubic,
+            schema::Congestion::Reno => Congestion::Reno,
+            schema::Congestion::Bbr2 => Congestion::Bbr2,
+        },
+        max_udp_payload: usize::try_from(quic.max_udp_payload).unwrap_or(usize::MAX),
+        active_connection_id_limit: quic.active_connection_id_limit,
+        max_connections: usize::try_from(quic.max_connections).unwrap_or(usize::MAX),
+        stateless_resets_per_second: quic.stateless_reset.per_second,
+    }
+}
+
+fn window(checker: &mut Checker<'_>, path: &str, initial: ByteSize, max: ByteSize) -> Window {
+    if initial > max && !checker.is_faulty(path) {
+        checker.problem(
+            &format!("{path}.initial"),
+            format!("{initial} is more than max, {max}; raise max or lower initial"),
+        );
+    }
+    Window { initial: initial.0, max: max.0 }
+}
+
+fn cid(checker: &mut Checker<'_>, path: &str, cid: &schema::CidSection) -> Option<CidSettings> {
+    let server_id = hex::<3>(cid.server_id.strip_prefix("0x").unwrap_or_default());
+    if server_id.is_none() && !checker.is_faulty(&format!("{path}.server_id")) {
+        checker.problem(
+            &format!("{path}.server_id"),
+            format!(
+                "\"{}\" is not three octets in hexadecimal; write one such as \"0x00002a\"",
+                cid.server_id.escape_debug()
+            ),
+        );
+    }
+    let key = match &cid.key_file {
+        Some(file) => Some(key_file(checker, &format!("{path}.key_file"), file)?),
+        None => None,
+    };
+    Some(CidSettings { config_id: cid.config_id, server_id: server_id?, key })
+}
+
+fn key_file(checker: &mut Checker<'_>, path: &str, file: &Path) -> Option<CidKey> {
+    let octets = match read_bounded(file, PEM_SIZE_MAX) {
+        Ok(octets) => octets,
+        Err(error) => {
+            checker.problem(path, format!("{} {}", file.display(), unreadable(&error)));
+            return None;
+        }
+    };
+    // What the file holds never comes into a message: it may be a key with a slip of the pen.
+    let text = String::from_utf8_lossy(&octets);
+    let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
+    let mut lines = lines.filter(|line| !line.is_empty());
+    let key = lines.next().and_then(hex::<32>);
+    match (key, lines.next()) {
+        (Some(key), None) => Some(CidKey(key)),
+        _ => {
+            let wanted = "64 hexadecimal digits (make one with: openssl rand -hex 32)";
+            checker.problem(path, format!("{} is not one line of {wanted}", file.display()));
+            None
+        }
+    }
+}
+
+fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    if text.len() != N * 2 || !text.bytes().all(|octet| octet.is_ascii_hexdigit()) {
+        return None;
+    }
+    let mut octets = [0; N];
+    for (index, octet) in octets.iter_mut().enumerate() {
+        let digits = text.get(index * 2..index * 2 + 2)?;
+        *octet = u8::from_str_radix(digits, 16).ok()?;
+    }
+    Some(octets)
+}
+
+/// Two listeners may not want the same datagrams. `[::]` takes IPv4, too.
+fn collisions(checker: &mut Checker<'_>, listeners: &[Listener]) {
+    for (index, later) in listeners.iter().enumerate() {
+        let clash = listeners.iter().take(index).find(|earlier| collide(earlier.bind, later.bind));
+        if let Some(earlier) = clash {
+            let path = format!("listeners[{}].bind", later.id);
+            let message = format!(
+                "{} is taken by listener \"{}\" ({}) on line {}",
+                later.bind,
+                earlier.name,
+                earlier.bind,
+                checker.places.of(&format!("listeners[{}].bind", earlier.id)).line
+            );
+            checker.problem(&path, message);
+        }
+    }
+}
+
+fn collide(a: SocketAddr, b: SocketAddr) -> bool {
+    let (ip_a, ip_b) = (a.ip().to_canonical(), b.ip().to_canonical());
+    let covers = |wide: SocketAddr, narrow: SocketAddr| {
+        wide.ip().is_unspecified() && (wide.is_ipv6() || narrow.is_ipv4())
+    };
+    a.port() != 0 && a.port() == b.port() && (ip_a == ip_b || covers(a, b) || covers(b, a))
+}
+
+/// The kernel has one key for each config_id, whatever the listener.
+fn shared_keys(checker: &mut Checker<'_>, list: &[schema::Listener]) {
+    let mut first: HashMap<u8, (usize, &schema::CidSection)> = HashMap::new();
+    for (index, listener) in list.iter().enumerate() {
+        let cid = &listener.quic.cid;
+        let (at, earlier) = *first.entry(cid.config_id).or_insert((index, cid));
+        if (&earlier.key_file, &earlier.server_id) != (&cid.key_file, &cid.server_id) {
+            let message = format!(
+                "listeners[{at}] has config_id {}, too, but another key_file or server_id; \
+                 give them different numbers or the same key",
+                cid.config_id
+            );
+            checker.problem(&format!("listeners[{index}].quic.cid"), message);
+        }
+    }
+}

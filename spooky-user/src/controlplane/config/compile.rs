@@ -1,0 +1,82 @@
+//! A checked configuration to the snapshot that workers hold: its only maker. May import: checked, snapshot, the compiled types
+//! of route, filter, balance and upstream, telemetry.
+
+use std::sync::Arc;
+
+use super::checked::{Config, UpstreamConfig};
+use crate::dataplane::balance::Balancer;
+use crate::dataplane::filter::ip_access::AccessList;
+use crate::dataplane::route::{Route, Rule, Table};
+use crate::dataplane::upstream::cluster::{Cluster, Endpoint, Health};
+use crate::id::{ClusterId, RouteId};
+use crate::snapshot::Snapshot;
+use crate::telemetry::metrics::Registry;
+
+/// Makes the snapshot that follows `previous`; the first has version 1.
+///
+/// An endpoint whose upstream name, own name and address are as before keeps its [`Health`]: a reload does not send requests to
+/// a backend that probes have taken out.
+#[must_use]
+pub fn compile(config: &Config, previous: Option<&Snapshot>, registry: &Registry) -> Snapshot {
+    let clusters: Vec<Arc<Cluster>> = (0..)
+        .map(ClusterId)
+        .zip(&config.upstreams)
+        .map(|(id, upstream)| Arc::new(cluster(id, upstream, previous, registry)))
+        .collect();
+    let Config { access, .. } = config;
+    Snapshot {
+        version: previous.map_or(1, |snapshot| snapshot.version + 1),
+        routes: routes(config, registry),
+        clusters,
+        access: AccessList::new(access.default_deny, &access.allow, &access.deny),
+    }
+}
+
+fn cluster(
+    id: ClusterId,
+    upstream: &UpstreamConfig,
+    previous: Option<&Snapshot>,
+    registry: &Registry,
+) -> Cluster {
+    let before = previous
+        .and_then(|snapshot| snapshot.clusters.iter().find(|old| old.name == upstream.name));
+    let endpoints = upstream.endpoints.iter().map(|endpoint| {
+        let old = before.and_then(|cluster| {
+            let mut endpoints = cluster.endpoints.iter();
+            endpoints.find(|old| old.name == endpoint.name && old.address == endpoint.address)
+        });
+        Arc::new(Endpoint {
+            name: Arc::clone(&endpoint.name),
+            address: endpoint.address,
+            weight: endpoint.weight,
+            health: old.map_or_else(|| Arc::new(Health::new()), |old| Arc::clone(&old.health)),
+            settings: Arc::clone(&upstream.settings),
+            metrics: registry.endpoint(&upstream.name, &endpoint.name),
+        })
+    });
+    let weights = upstream.endpoints.iter().map(|endpoint| (&*endpoint.name, endpoint.weight));
+    Cluster {
+        id,
+        name: Arc::clone(&upstream.name),
+        endpoints: endpoints.collect(),
+        balancer: Balancer::build(upstream.policy, weights),
+        hash_on: upstream.hash_on.clone(),
+        attempts: upstream.attempts,
+        settings: Arc::clone(&upstream.settings),
+        health_check: upstream.health_check.clone(),
+    }
+}
+
+fn routes(config: &Config, registry: &Registry) -> Table {
+    let rules = (0..).map(RouteId).zip(&config.routes).map(|(id, route)| Rule {
+        route: Route {
+            id,
+            name: Arc::clone(&route.name),
+            cluster: route.upstream,
+            metrics: registry.route(&route.name),
+        },
+        hosts: route.hosts.clone(),
+        path: route.path.clone(),
+    });
+    Table::build(rules.collect()).expect("checked: no two routes match the same")
+}

@@ -1,0 +1,206 @@
+//! Keys about the process and the machine: logs, workers, kernel programs, access, admin, shutdown. May import: read.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::controlplane::config::problem::Problems;
+use crate::controlplane::config::read::{Limits, Node, Read, Shape, choice, section};
+use crate::controlplane::config::source::Value;
+
+section! {
+    /// What spooky says about itself.
+    pub struct Log {
+        /// The least severe messages that are written. `debug` and `trace` tell of single connections and cost much under
+        /// load.
+        level: Level = "info", restart;
+        /// `text` for people, `json` for collectors: one object a line.
+        format: LogFormat = "text", restart;
+    }
+}
+
+choice! {
+    /// Severity.
+    pub enum Level {
+        /// Something is broken.
+        Error = "error",
+        /// Something needs a look.
+        Warn = "warn" | "warning",
+        /// What the process does as a whole.
+        Info = "info",
+        /// What connections do.
+        Debug = "debug",
+        /// What packets do.
+        Trace = "trace",
+    }
+}
+
+choice! {
+    /// How log lines look.
+    pub enum LogFormat {
+        /// For people.
+        Text = "text",
+        /// For collectors.
+        Json = "json",
+    }
+}
+
+section! {
+    /// One line for each request.
+    pub struct AccessLog {
+        /// `stdout`, `stderr`, `off`, or a file to append to. The file is made if it is not there. When the disk is slower
+        /// than the requests, lines are left out and counted in `spooky_access_log_dropped_total`; requests never wait.
+        path: PathBuf = "stdout", restart;
+        /// One JSON object a line.
+        format: AccessLogFormat = "json", restart;
+    }
+}
+
+choice! {
+    /// How access log lines look.
+    pub enum AccessLogFormat {
+        /// One object a line.
+        Json = "json",
+    }
+}
+
+section! {
+    /// The threads that serve.
+    pub struct Workers {
+        /// How many, 1 to 256; `auto` is one for each CPU this process may run on. Each has its own sockets, connections and
+        /// backend connections, and shares nothing with the others while it serves.
+        count: WorkerCount = "auto", restart;
+        /// Keep each worker on one CPU. Turn it off where others pin threads to the same CPUs.
+        pin: bool = "true", restart;
+    }
+}
+
+/// `auto` or a number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WorkerCount {
+    /// One for each CPU this process may run on.
+    #[default]
+    Auto,
+    /// So many.
+    Fixed(u16),
+}
+
+impl Read for WorkerCount {
+    fn shape() -> Shape {
+        Shape::Leaf("auto, or a whole number from 1 to 256".to_owned())
+    }
+
+    fn read(node: Node<'_>, _limits: Limits, problems: &mut Problems) -> Option<Self> {
+        match node.value {
+            Value::Text(text) if text == "auto" => Some(Self::Auto),
+            Value::Integer(1..=256) => u16::read(node, None, problems).map(Self::Fixed),
+            other => {
+                let shown = other.shown();
+                node.problem(
+                    problems,
+                    format!("{shown} is not accepted; write auto, or a number from 1 to 256"),
+                );
+                None
+            }
+        }
+    }
+}
+
+section! {
+    /// The kernel programs that steer packets to the worker that owns their connection.
+    pub struct Ebpf {
+        /// `off`: plain sockets; a client whose address changes is passed from worker to worker inside spooky.
+        /// `reuseport`: the kernel gives each packet to the right worker's socket by its connection ID.
+        /// `xdp`: also, before the network stack, drops what `access` refuses and counts per reason.
+        /// Both need CAP_BPF and CAP_NET_ADMIN, or root.
+        mode: EbpfMode = "reuseport", restart;
+        /// The network interface for mode `xdp`, such as eth0. Must be given for it.
+        interface: Option<String> = "null", restart;
+        /// How XDP attaches. `native` runs in the driver, `generic` in the stack, slower; `auto` tries native, then generic.
+        attach: Attach = "auto", restart;
+        /// What a missing privilege or a refused program does: `fallback` serves without it and says so in the log and in
+        /// `spooky_ebpf_mode`; `abort` does not start.
+        on_failure: OnFailure = "fallback", restart;
+        /// Of the packets that XDP drops, show every so manieth in the log, on each CPU and for each reason; 0 for none.
+        sample_drops: u32 = "1000", "0" ..= "1000000", restart;
+    }
+}
+
+choice! {
+    /// Which kernel programs run.
+    pub enum EbpfMode {
+        /// sk_reuseport.
+        Reuseport = "reuseport",
+        /// sk_reuseport and XDP.
+        Xdp = "xdp",
+        /// None.
+        Off = "off",
+    }
+}
+
+choice! {
+    /// How XDP attaches.
+    pub enum Attach {
+        /// Native first, then generic.
+        Auto = "auto",
+        /// In the driver.
+        Native = "native",
+        /// In the stack.
+        Generic = "generic",
+    }
+}
+
+choice! {
+    /// What happens when the kernel refuses.
+    pub enum OnFailure {
+        /// Serve without.
+        Fallback = "fallback",
+        /// Do not start.
+        Abort = "abort",
+    }
+}
+
+section! {
+    /// Which source addresses may connect.
+    pub struct Access {
+        /// What happens to addresses in no list: `allow` or `deny`.
+        default: AccessDefault = "allow", live;
+        /// Networks that may connect whatever the other lists say, such as 192.0.2.0/24 or 2001:db8::/32. An address alone is
+        /// that address. Allow wins over deny, however long the prefixes are.
+        allow: Vec<String> = "[]", live;
+        /// Networks that may not connect. In mode `xdp` packets of connections they already have are dropped, too.
+        deny: Vec<String> = "[]", live;
+        /// Files with more of `allow`: one network a line; `#` begins a comment. Read at start and on reload. At most 16384
+        /// networks of each IP version in all.
+        allow_files: Vec<PathBuf> = "[]", live;
+        /// Files with more of `deny`, in the same form. At most 131072 networks of each IP version in all.
+        deny_files: Vec<PathBuf> = "[]", live;
+    }
+}
+
+choice! {
+    /// What happens to addresses in no list.
+    pub enum AccessDefault {
+        /// They may connect.
+        Allow = "allow",
+        /// They may not.
+        Deny = "deny",
+    }
+}
+
+section! {
+    /// Metrics and health, over HTTP/1.1.
+    pub struct Admin {
+        /// Address and port of `/metrics` and `/health`. Loopback only: it asks nobody who they are.
+        bind: String = "\"127.0.0.1:9901\"", restart;
+    }
+}
+
+section! {
+    /// What SIGTERM does.
+    pub struct Shutdown {
+        /// How long requests in flight may take after SIGTERM. New connections are refused at once, clients are told to go
+        /// away (GOAWAY), and spooky ends when the last request does. After this time the rest is cut off. A second signal
+        /// does so at once.
+        drain_timeout: Duration = "30s", "0s" ..= "1h", restart;
+    }
+}

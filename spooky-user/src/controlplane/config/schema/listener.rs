@@ -1,0 +1,158 @@
+//! Keys of a listener: address, certificates, QUIC, HTTP/3. May import: read, units.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::controlplane::config::read::{choice, section};
+use crate::controlplane::config::units::ByteSize;
+
+section! {
+    /// Where clients connect.
+    pub struct Listener {
+        /// Its name in logs and metrics, unique among listeners.
+        name: String = required, restart;
+        /// Address and UDP port, such as 0.0.0.0:443 or [::]:443. Two listeners may not share them.
+        bind: String = required, restart;
+        /// What is spoken there: h3 only. h2 and h1 listeners come in a later release.
+        protocols: Vec<Protocol> = "[h3]", restart;
+        /// Certificates. HTTP/3 has no cleartext form.
+        tls: Tls = required;
+        /// Transport limits.
+        quic: Quic = "{}";
+        /// Limits of HTTP/3.
+        http3: Http3 = "{}";
+    }
+}
+
+choice! {
+    /// A protocol of a listener.
+    pub enum Protocol {
+        /// HTTP/3.
+        H3 = "h3",
+        /// HTTP/2; refused for now.
+        H2 = "h2",
+        /// HTTP/1.1; refused for now.
+        H1 = "h1",
+    }
+}
+
+section! {
+    /// Certificates of a listener.
+    pub struct Tls {
+        /// At least one. A name may have two, one RSA and one ECDSA; the client's abilities decide.
+        certificates: Vec<Certificate> = required;
+    }
+}
+
+section! {
+    /// One certificate chain and its key.
+    pub struct Certificate {
+        /// Host names it serves, exact or `*.example.com` for one label more. Without names it serves every client whose name
+        /// no other certificate has, and those that send none; when all have names, the first does that.
+        sni: Vec<String> = "[]", live;
+        /// PEM file: the certificate, then its intermediates.
+        cert: PathBuf = required, live;
+        /// PEM file: the private key, RSA of 2048 bits or more, or ECDSA on P-256, P-384 or P-521. Must belong to the
+        /// certificate. Danger: keep it readable by spooky's user alone.
+        key: PathBuf = required, live;
+    }
+}
+
+section! {
+    /// Transport limits of a listener (RFC 9000).
+    pub struct Quic {
+        /// A connection without packets is dropped after this; also told to the client (`max_idle_timeout`, RFC 9000 §10.1).
+        idle_timeout: Duration = "30s", "1s" ..= "10m", restart;
+        /// Longest time from a client's first packet to the end of its handshake.
+        handshake_timeout: Duration = "5s", "500ms" ..= "1m", restart;
+        /// Requests a client may have open at once on a connection.
+        max_streams: u64 = "100", "1" ..= "10000", restart;
+        /// Request body octets that may be on their way on one stream before the backend has taken them.
+        stream_window: StreamWindow = "{}";
+        /// The same for all streams of a connection together. Bounds the memory a client can take.
+        connection_window: ConnectionWindow = "{}";
+        /// Who decides how fast to send: `cubic` (RFC 9438), `reno` (RFC 9002) or `bbr2`.
+        congestion: Congestion = "cubic", restart;
+        /// Largest UDP payload sent and accepted, in octets. 1200 passes every path that QUIC can use, 1452 fills an Ethernet
+        /// frame with IPv6. Danger: where a tunnel makes paths narrower than this, clients behind it stall.
+        max_udp_payload: u64 = "1350", "1200" ..= "1452", restart;
+        /// Connection IDs a client may hold, and we of it. With spare ones a client can change its network without being
+        /// linked to the old one.
+        active_connection_id_limit: u64 = "4", "2" ..= "8", restart;
+        /// Connections of this listener in all workers together; each worker has an equal share. Above it new clients are
+        /// refused.
+        max_connections: u64 = "10000", "1" ..= "10000000", restart;
+        /// Answers to packets of connections that are gone.
+        stateless_reset: StatelessReset = "{}";
+        /// The connection IDs that we issue.
+        cid: CidSection = "{}";
+    }
+}
+
+section! {
+    /// The flow control window of a stream.
+    pub struct StreamWindow {
+        /// At first. It grows as fast as the client sends.
+        initial: ByteSize = "64KiB", "16KiB" ..= "16MiB", restart;
+        /// At most.
+        max: ByteSize = "1MiB", "16KiB" ..= "16MiB", restart;
+    }
+}
+
+section! {
+    /// The flow control window of a connection.
+    pub struct ConnectionWindow {
+        /// At first. It grows as fast as the client sends.
+        initial: ByteSize = "1MiB", "64KiB" ..= "64MiB", restart;
+        /// At most.
+        max: ByteSize = "4MiB", "64KiB" ..= "64MiB", restart;
+    }
+}
+
+choice! {
+    /// A congestion controller.
+    pub enum Congestion {
+        /// RFC 9438.
+        Cubic = "cubic",
+        /// RFC 9002.
+        Reno = "reno",
+        /// draft-ietf-ccwg-bbr.
+        Bbr2 = "bbr2",
+    }
+}
+
+section! {
+    /// Answers to packets of connections that are gone (RFC 9000 §10.3).
+    pub struct StatelessReset {
+        /// How many one worker sends in a second at most; 0 for none. They tell a client to connect again instead of waiting
+        /// for its idle timeout.
+        per_second: u32 = "100", "0" ..= "100000", restart;
+    }
+}
+
+section! {
+    /// The connection IDs that we issue. Their layout is in docs/codex/kernel-contract.md.
+    pub struct CidSection {
+        /// Which key the IDs are made with, in their first octet. Raise it when the key changes, so that a load balancer can
+        /// tell old IDs from new ones. Listeners with the same number share the key.
+        config_id: u8 = "0", "0" ..= "6", restart;
+        /// This machine among its neighbours, for a QUIC-LB load balancer in front: three octets in hexadecimal.
+        server_id: String = "\"0x000000\"", restart;
+        /// A file with one line of 64 hexadecimal digits: the AES-128 key (32 digits) that a load balancer shares, then the
+        /// SipHash key (32 digits) that only this machine knows. `#` begins a comment. Without it a key is made at start; then
+        /// no load balancer can read the IDs. Danger: who knows it can link clients and aim at workers.
+        key_file: Option<PathBuf> = "null", restart;
+    }
+}
+
+section! {
+    /// Limits of HTTP/3 (RFC 9114).
+    pub struct Http3 {
+        /// Largest field section of a request, counted as in RFC 9114 §4.2.2; told to clients. Above it they get 431.
+        max_field_section_size: ByteSize = "32KiB", "4KiB" ..= "1MiB", restart;
+        /// Fields of a request at most; pseudo-header fields and each part of a split cookie count.
+        max_fields: u64 = "100", "16" ..= "1000", restart;
+        /// Requests after which a connection is told to go away (GOAWAY), so that clients spread anew.
+        max_requests_per_connection: u64 = "10000", "1" ..= "1000000000", restart;
+    }
+}

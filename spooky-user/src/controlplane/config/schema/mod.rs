@@ -1,0 +1,53 @@
+//! The file as written: every key with its default, range, reload class and manual entry. Values are checked one by one here
+//! and against each other in `check`. May import: read, units.
+//!
+//! The doc comment of a key is its entry in `docs/configuration/reference.md`: write it for the operator.
+
+mod host;
+mod listener;
+mod upstream;
+
+pub use host::{
+    Access, AccessDefault, AccessLog, AccessLogFormat, Admin, Attach, Ebpf, EbpfMode, Level, Log,
+    LogFormat, OnFailure, Shutdown, WorkerCount, Workers,
+};
+pub use listener::{
+    Certificate, CidSection, Congestion, ConnectionWindow, Http3, Listener, Protocol, Quic,
+    StatelessReset, StreamWindow, Tls,
+};
+pub use upstream::{
+    Endpoint, HashOn, HealthCheck, Http2, Keepalive, LoadBalancing, Match, Policy, Pool, Retry,
+    Route, Timeouts, Upstream, UpstreamTls,
+};
+
+use super::read::{Named, section};
+
+section! {
+    /// The whole file.
+    pub struct File {
+        /// Version of this file's language. There is only 1.
+        version: u32 = "1", "1" ..= "1", restart;
+        /// What spooky says about itself.
+        log: Log = "{}";
+        /// One line for each request.
+        access_log: AccessLog = "{}";
+        /// The threads that serve.
+        workers: Workers = "{}";
+        /// Where clients connect. At least one.
+        listeners: Vec<Listener> = required;
+        /// The kernel programs that steer packets to the worker that owns their connection.
+        ebpf: Ebpf = "{}";
+        /// Which source addresses may connect. In mode `xdp` the kernel drops the others' packets before the network stack
+        /// sees them; without it, spooky drops them.
+        access: Access = "{}";
+        /// Groups of backends, by a name of your choice. At least one.
+        upstreams: Named<Upstream> = required;
+        /// Which requests go to which upstream. At least one. The order does not matter: the most specific host wins, then
+        /// the most specific path.
+        routes: Vec<Route> = required;
+        /// Metrics and health, over HTTP/1.1.
+        admin: Admin = "{}";
+        /// What SIGTERM does.
+        shutdown: Shutdown = "{}";
+    }
+}
