@@ -175,3 +175,135 @@ fn ports<C: Cursor>(
         payload_len,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use std::vec::Vec;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SOURCE: [u8; 4] = [192, 0, 2, 1];
+    const DESTINATION: [u8; 4] = [192, 0, 2, 9];
+
+    fn ethernet(tags: usize, ethertype: u16) -> Vec<u8> {
+        let mut frame = std::vec![0; 12];
+        for _ in 0..tags {
+            frame.extend([0x81, 0x00, 0, 5]);
+        }
+        frame.extend(ethertype.to_be_bytes());
+        frame
+    }
+
+    fn datagram(payload: &[u8]) -> Vec<u8> {
+        let mut udp = Vec::from([0xc3, 0x50, 0x01, 0xbb, 0, 8 + payload.len() as u8, 0, 0]);
+        udp.extend(payload);
+        udp
+    }
+
+    fn v4(tags: usize, options: usize, payload: &[u8]) -> Vec<u8> {
+        let udp = datagram(payload);
+        let mut frame = ethernet(tags, ETHERTYPE_IPV4);
+        let total_len = (20 + options + udp.len()) as u16;
+        frame.push(0x45 + (options / 4) as u8);
+        frame.push(0);
+        frame.extend(total_len.to_be_bytes());
+        frame.extend([0, 0, 0x40, 0, 64, PROTOCOL_UDP, 0, 0]);
+        frame.extend(SOURCE);
+        frame.extend(DESTINATION);
+        frame.extend(std::vec![1; options]);
+        frame.extend(udp);
+        frame
+    }
+
+    fn v6(extensions: &[(u8, usize)], payload: &[u8]) -> Vec<u8> {
+        let mut chain = Vec::new();
+        for (index, (_, units)) in extensions.iter().enumerate() {
+            let next = extensions.get(index + 1).map_or(PROTOCOL_UDP, |(kind, _)| *kind);
+            chain.extend([next, *units as u8]);
+            chain.extend(std::vec![0; 6 + units * 8]);
+        }
+        chain.extend(datagram(payload));
+        let mut frame = ethernet(0, ETHERTYPE_IPV6);
+        frame.extend([0x60, 0, 0, 0]);
+        frame.extend((chain.len() as u16).to_be_bytes());
+        frame.push(extensions.first().map_or(PROTOCOL_UDP, |(kind, _)| *kind));
+        frame.push(64);
+        frame.extend([1; 16]);
+        frame.extend([2; 16]);
+        frame.extend(chain);
+        frame
+    }
+
+    proptest! {
+        #[test]
+        fn reads_what_was_built(tags in 0_usize..3, options in 0_usize..11, payload in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let frame = v4(tags, options * 4, &payload);
+            let mut cursor = frame.as_slice();
+            let tuple = udp(&mut cursor).expect("whole");
+            prop_assert_eq!(tuple, Tuple {
+                source: Address::V4(SOURCE),
+                destination: Address::V4(DESTINATION),
+                source_port: 50_000,
+                destination_port: 443,
+                payload_len: payload.len() as u16,
+            });
+            prop_assert_eq!(cursor, &payload[..]);
+        }
+
+        #[test]
+        fn walks_four_extension_headers(kinds in proptest::collection::vec(0_usize..3, 0..6), units in 0_usize..3) {
+            let kinds: Vec<_> = kinds
+                .into_iter()
+                .map(|kind| ([EXTENSION_HOP_BY_HOP, EXTENSION_ROUTING, EXTENSION_DESTINATION][kind], units))
+                .collect();
+            let frame = v6(&kinds, &[7; 9]);
+            let mut cursor = frame.as_slice();
+            let read = udp(&mut cursor);
+            if kinds.len() <= EXTENSIONS_MAX {
+                let tuple = read.expect("whole");
+                prop_assert_eq!((tuple.source, tuple.destination), (Address::V6([1; 16]), Address::V6([2; 16])));
+                prop_assert_eq!(cursor, &[7; 9][..]);
+            } else {
+                prop_assert_eq!(read, Err(Opaque::NotUdp));
+            }
+        }
+
+        #[test]
+        fn a_cut_before_the_payload_is_truncated(cut in 0_usize..42) {
+            prop_assert_eq!(udp(&mut &v4(0, 0, &[1; 20])[..cut]), Err(Opaque::Truncated));
+            prop_assert_eq!(udp(&mut &v6(&[], &[1; 20])[..cut]), Err(Opaque::Truncated));
+        }
+
+        #[test]
+        fn anything_is_read_without_panic(octets in proptest::collection::vec(any::<u8>(), 0..120)) {
+            let _ = udp(&mut octets.as_slice());
+        }
+    }
+
+    #[test]
+    fn what_is_not_understood_has_its_reason() {
+        let changed = |at: usize, octet: u8| {
+            let mut frame = v4(0, 0, &[1; 30]);
+            frame[at] = octet;
+            udp(&mut frame.as_slice())
+        };
+        assert_eq!(udp(&mut v4(3, 0, &[]).as_slice()), Err(Opaque::NotIp));
+        assert_eq!(changed(13, 6), Err(Opaque::NotIp));
+        assert_eq!(changed(14, 0x44), Err(Opaque::Malformed));
+        assert_eq!(changed(14, 0x65), Err(Opaque::Malformed));
+        assert_eq!(changed(17, 19), Err(Opaque::Malformed));
+        assert_eq!(changed(17, 57), Err(Opaque::Malformed));
+        assert_eq!(changed(20, 0x20), Err(Opaque::Fragment));
+        assert_eq!(changed(21, 1), Err(Opaque::Fragment));
+        assert_eq!(changed(23, 6), Err(Opaque::NotUdp));
+        assert_eq!(changed(39, 7), Err(Opaque::Malformed));
+        assert_eq!(changed(38, 1), Err(Opaque::Malformed));
+        assert_eq!(udp(&mut v6(&[(44, 0)], &[]).as_slice()), Err(Opaque::Fragment));
+        assert_eq!(udp(&mut v6(&[(0, 0), (44, 0)], &[]).as_slice()), Err(Opaque::Fragment));
+        assert_eq!(udp(&mut v6(&[(51, 0)], &[]).as_slice()), Err(Opaque::NotUdp));
+    }
+}

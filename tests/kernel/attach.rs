@@ -122,3 +122,14 @@ fn without_privilege_it_says_so_and_serves() {
     let said = kernel.lost().expect("a reason").to_string();
     assert!(said.contains("CAP_BPF") && !said.contains('\n'), "{said}");
 }
+
+#[test]
+fn without_perfmon_the_verifiers_refusal_is_a_matter_of_privilege() {
+    let settings = settings(Mode::Reuseport);
+    let Some(_) = kernel("perfmon", &settings) else { return };
+    let held = capabilities(None).expect("capabilities");
+    let left = CapabilitySets { effective: CapabilitySet::BPF | CapabilitySet::NET_ADMIN, ..held };
+    set_capabilities(None, left).expect("anyone may drop capabilities");
+    let refused = Kernel::load(&settings);
+    assert!(matches!(refused, Err(KernelError::Privilege)), "{refused:?}");
+}

@@ -115,6 +115,9 @@ impl KernelError {
                 let log = verifier_log.to_string();
                 if log.trim().is_empty() {
                     Self::refused(format!("program {program}"), io_error)
+                } else if log.contains("prohibited for !root") {
+                    // The verifier's words for a process without CAP_PERFMON.
+                    Self::Privilege
                 } else {
                     Self::Verifier { program, log: last_words(&log) }
                 }
@@ -213,13 +216,7 @@ impl fmt::Display for KernelError {
                  ebpf.mode reuseport"
             ),
             Self::AttachRefused { interface, native, generic } => {
-                write!(f, "{interface} takes no XDP program:")?;
-                for (mode, error) in [("native", native), ("generic", generic)] {
-                    if let Some(error) = error {
-                        write!(f, " {mode}: {error};")?;
-                    }
-                }
-                write!(f, " check driver, MTU and queues, or use ebpf.mode reuseport")
+                refused_by(f, interface, native.as_ref(), generic.as_ref())
             }
             Self::ListenerNumber(number) => {
                 write!(
@@ -253,4 +250,66 @@ impl fmt::Display for KernelError {
     }
 }
 
+/// What each mode that was tried said.
+fn refused_by(
+    f: &mut fmt::Formatter<'_>,
+    interface: &str,
+    native: Option<&io::Error>,
+    generic: Option<&io::Error>,
+) -> fmt::Result {
+    write!(f, "{interface} takes no XDP program:")?;
+    for (mode, error) in [("native", native), ("generic", generic)] {
+        if let Some(error) = error {
+            write!(f, " {mode}: {error};")?;
+        }
+    }
+    write!(f, " check driver, MTU and queues, or use ebpf.mode reuseport")
+}
+
 impl std::error::Error for KernelError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all() -> Vec<KernelError> {
+        let error = || io::Error::from_raw_os_error(libc::EINVAL);
+        vec![
+            KernelError::Privilege,
+            KernelError::Unsupported { what: "map SOCKETS".to_owned(), error: error() },
+            KernelError::Verifier { program: "spooky_xdp", log: "invalid access".to_owned() },
+            KernelError::Object("it lacks PORTS".to_owned()),
+            KernelError::Layout { object: 1, expected: 2 },
+            KernelError::NoInterface,
+            KernelError::InterfaceMissing("eth9".to_owned()),
+            KernelError::InterfaceOccupied("eth0".to_owned()),
+            KernelError::AttachRefused {
+                interface: "eth0".to_owned(),
+                native: Some(error()),
+                generic: Some(error()),
+            },
+            KernelError::ListenerNumber(16),
+            KernelError::Group { listener: 1, error: error() },
+            KernelError::Socket { listener: 1, worker: 2, error: error() },
+            KernelError::Map { map: "SLOTS", error: error() },
+            KernelError::ListFull { map: "DENY_V4", capacity: 2, refused: Vec::new() },
+            KernelError::Random,
+        ]
+    }
+
+    #[test]
+    fn every_error_is_one_line_with_its_remedy() {
+        for error in all() {
+            let said = error.to_string();
+            assert!(!said.contains('\n') && said.len() < 250, "{said}");
+            assert!(said.contains(": ") || said.contains("needs"), "no remedy: {said}");
+        }
+    }
+
+    #[test]
+    fn the_verifiers_last_words_are_not_its_statistics() {
+        let log = "0: (b7) r1 = 0\nR3 invalid mem access\nprocessed 12 insns (limit 1000000)\n\n";
+        assert_eq!(last_words(log), "R3 invalid mem access");
+        assert_eq!(last_words(""), "no log");
+    }
+}
