@@ -119,9 +119,9 @@ fn is_executable(path: &Path) -> bool {
 
 /// One line that says what happens next, on stdout and at once.
 pub(crate) fn say(line: impl fmt::Display) {
-    println!("{line}");
-    // A closed pipe at the reader's end is no reason to stop.
-    let _ = std::io::stdout().flush();
+    let mut stdout = std::io::stdout().lock();
+    // A closed pipe at the reader's end is no reason to stop: `cargo xtask test | head`.
+    let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
 }
 
 /// Runs `command` with its output shown, and says how long it took.

@@ -62,7 +62,7 @@ fn main() -> ExitCode {
         "ci" => ci::run(rest),
         "tidy" => tidy::run(rest),
         "help" | "--help" | "-h" => {
-            print!("{HELP}");
+            command::say(HELP.trim_end());
             Ok(())
         }
         _ => Err(Failure::usage(format!("there is no command `{name}`"))),
