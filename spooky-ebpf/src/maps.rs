@@ -6,12 +6,12 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, PerCpuArray, ReusePortSockArray, RingBuf, XskMap},
 };
 use spooky_common::{
+    access::Lists,
     cid::LocalKey,
     counter::Counter,
     frame::Address,
     map::{self, AddressKey, Key, Port, Settings, Slot},
     steer::Keys,
-    access::Lists,
     verdict::{Listeners, Tables},
 };
 
@@ -114,8 +114,8 @@ impl Listeners for Maps {
 
     #[inline(always)]
     fn address(&self, key: &AddressKey) -> Option<u8> {
-        // SAFETY: entries are never removed and reused while an interval of readers lasts: the value is four octets
-        // and read once.
+        // SAFETY: the value is four octets, copied at once and never written through. Should the control plane replace
+        // the entry in this moment, the copy is the old or the new listener's number; both are numbers of listeners.
         unsafe { ADDRESSES.get(key) }.map(|number| *number as u8)
     }
 }
