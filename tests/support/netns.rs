@@ -170,3 +170,39 @@ fn run(program: &str, arguments: &[&str]) {
         Err(error) => panic!("{program}: {error}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::privilege;
+
+    #[test]
+    fn a_pair_carries_both_families_over_all_its_queues_and_leaves_nothing() {
+        if !privilege::kernel("a_pair_carries_both_families_over_all_its_queues_and_leaves_nothing")
+        {
+            return;
+        }
+        let pair = Pair::new(4);
+        let names = [pair.server.name.clone(), pair.clients.name.clone()];
+        for (server, client) in [(SERVER_V4, client_v4(3)), (SERVER_V6, client_v6(3))] {
+            let inside =
+                |address| move || UdpSocket::bind((address, 0)).expect("the address is set");
+            let listener = pair.server.run(inside(server));
+            let sender = pair.clients.run(inside(client));
+            let to = listener.local_addr().expect("a bound socket has an address");
+            sender.send_to(b"hello", to).expect("there is a route");
+            listener.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout can be set");
+            let (length, from) = listener.recv_from(&mut [0; 16]).expect("the datagram arrives");
+            assert_eq!((length, from.ip()), (5, client));
+        }
+        let queues =
+            pair.server.command("ls").arg(format!("/sys/class/net/{EDGE}/queues")).output();
+        let queues = String::from_utf8(queues.expect("ls runs").stdout).expect("names are ASCII");
+        assert_eq!(queues.matches("rx-").count(), 4, "{queues}");
+        drop(pair);
+        assert!(names.iter().all(|name| !Path::new("/run/netns").join(name).exists()));
+    }
+}

@@ -253,6 +253,35 @@ mod tests {
     }
 
     #[test]
+    fn a_rebound_flow_comes_from_another_port_and_still_gets_its_answers() {
+        let socket = || std::net::UdpSocket::bind("127.0.0.1:0").expect("loopback can be bound");
+        let (server, client) = (socket(), socket());
+        let relay = Relay::start(
+            server.local_addr().expect("a bound socket has an address"),
+            Impairment::default(),
+        );
+        let mut ports = Vec::new();
+        for _round in 0..3 {
+            let mut buffer = [0; 16];
+            for socket in [&server, &client] {
+                socket
+                    .set_read_timeout(Some(Duration::from_secs(5)))
+                    .expect("a timeout can be set");
+            }
+            client.send_to(b"question", relay.address()).expect("the relay is there");
+            let (_, from) = server.recv_from(&mut buffer).expect("the question arrives");
+            server.send_to(b"answer", from).expect("the relay is there");
+            let (length, by) = client.recv_from(&mut buffer).expect("the answer arrives");
+            assert_eq!((&buffer[..length], by), (&b"answer"[..], relay.address()));
+            ports.push(from.port());
+            relay.rebind();
+        }
+        ports.sort_unstable();
+        ports.dedup();
+        assert_eq!((ports.len(), relay.tally().ports.load(Relaxed)), (3, 3));
+    }
+
+    #[test]
     fn a_quiet_path_changes_nothing() {
         let (mut direction, tally) = (Direction::new(Impairment::default(), 1), Tally::default());
         for n in 0..100u8 {
