@@ -100,7 +100,8 @@ fn a_port_in_use_is_one_clear_line() {
     let draft = draft();
     let holder = UdpSocket::bind(draft.edge).expect("the port is free");
     let refusal = Spooky::refused(&draft.config.text());
-    assert!(matches!(refusal.code, Some(1 | 2)), "{:?}\n{}", refusal.code, refusal.text);
+    // The configuration is right, the environment is not.
+    assert_eq!(refusal.code, Some(1), "{}", refusal.text);
     assert!(refusal.text.contains(&draft.edge.to_string()), "{}", refusal.text);
     assert!(!refusal.text.contains("panicked"), "{}", refusal.text);
     drop(holder);
@@ -114,7 +115,8 @@ fn an_interface_that_is_not_there_is_one_clear_line() {
     let draft = draft();
     let kernel = json!({ "mode": "xdp", "interface": "nosuch0", "on_failure": "abort" });
     let refusal = Spooky::refused(&draft.config.set("/ebpf", kernel).text());
-    assert!(matches!(refusal.code, Some(1 | 2)), "{:?}\n{}", refusal.code, refusal.text);
+    // The configuration is right, the environment is not.
+    assert_eq!(refusal.code, Some(1), "{}", refusal.text);
     assert!(refusal.text.contains("nosuch0"), "{}", refusal.text);
     assert!(!refusal.text.contains("panicked"), "{}", refusal.text);
 }
