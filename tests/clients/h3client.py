@@ -180,6 +180,7 @@ class Connection(QuicConnectionProtocol):
         self.handshakes = 0
         self.sockets = sockets
         self.goaway_seen = asyncio.Event()
+        self.stateless_reset = asyncio.Event()
 
     # === life ===
 
@@ -320,6 +321,13 @@ class Connection(QuicConnectionProtocol):
         return encode_frame(frame_type, payload)
 
     # === events ===
+
+    def datagram_received(self, data, addr):
+        # aioquic keeps the tokens and never looks for them (RFC 9000 §10.3.1).
+        issued = [self._quic._peer_cid, *self._quic._peer_cid_available]
+        if len(data) >= 21 and data[-16:] in [cid.stateless_reset_token for cid in issued]:
+            self.stateless_reset.set()
+        super().datagram_received(data, addr)
 
     def quic_event_received(self, event):
         if isinstance(event, quic_events.ProtocolNegotiated):

@@ -230,4 +230,31 @@ async def drain(context):
     }
 
 
-SCENARIOS = [requests, connect, load, crosstalk, cancel, drain]
+async def hold(context):
+    """Opens `connections`, says `open`, and after `stop` sends a request on each and tells what came of it.
+
+    Each is `answered`, `stateless reset` or `silent` (neither within `answer_timeout` seconds).
+    """
+    args = context.args
+    connections = [await Connection.open(context.target) for _ in range(args["connections"])]
+    for connection in connections:
+        await connection.request("GET", "/")
+    context.event("open", count=len(connections))
+    await context.stopped.wait()
+
+    async def fate(connection):
+        stream_id = connection.start("GET", args.get("path", "/"))
+        waits = [connection.waiters[stream_id], asyncio.ensure_future(connection.stateless_reset.wait())]
+        await asyncio.wait(waits, timeout=args.get("answer_timeout", 5.0), return_when=asyncio.FIRST_COMPLETED)
+        waits[1].cancel()
+        if connection.stateless_reset.is_set():
+            return "stateless reset"
+        return "answered" if connection.answers[stream_id].end == "clean" else "silent"
+
+    fates = Counter(await asyncio.gather(*(fate(connection) for connection in connections)))
+    for connection in connections:
+        await connection.finish()
+    return dict(fates)
+
+
+SCENARIOS = [hold, requests, connect, load, crosstalk, cancel, drain]

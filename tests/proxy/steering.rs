@@ -2,13 +2,14 @@
 //! namespace. The counters prove that the kernel brought the packets to their owners, and not user space.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use spooky_common::cid::Owner;
 use spooky_common::map::{KEYS, KEYS_CAPACITY, Key, SLOTS, SLOTS_CAPACITY, Slot};
 use spooky_tests::backend::Backend;
 use spooky_tests::certs::{Authority, KeyType};
-use spooky_tests::clients::Target;
+use spooky_tests::clients::{Client, Target};
 use spooky_tests::config::Config;
 use spooky_tests::metrics::Metrics;
 use spooky_tests::netns::{self, EDGE, Pair, SERVER_V4, SERVER_V6};
@@ -240,6 +241,48 @@ fn spoiled_maps_cost_a_hop_and_no_request() {
     assert!(seen.forwarded > 500.0, "{seen:?}");
     assert_eq!(seen.lost, 0.0, "{seen:?}");
     assert!(stage.spooky.stop().success());
+}
+
+#[test]
+fn a_stalled_worker_gets_nothing_new_and_its_clients_are_told() {
+    let name = "a_stalled_worker_gets_nothing_new_and_its_clients_are_told";
+    let Some(mut stage) = stage(name, |config| config) else { return };
+    // A worker is given up for dead after five seconds; until then its packets wait for it.
+    let args = json!({ "connections": 24, "answer_timeout": 20.0 });
+    let mut held = stage.v4.start("hold", args);
+    held.event("open", SOON);
+    let accepted = |metrics: &Metrics| {
+        metrics.sum("spooky_worker_connections_accepted_total", &[("worker", "2")])
+    };
+    let its_own = accepted(&stage.spooky.metrics());
+    assert!(its_own > 0.0, "worker 2 has some of 24 connections");
+    let id = stage.spooky.process().id();
+    let mut stall = Client::stall(id, "worker-2");
+    stall.event("stalled", SOON);
+    wait::until_true("the control plane sees it", Duration::from_secs(5), || {
+        bpf_slots(id).iter().all(|owner| *owner != Some(2))
+    });
+    for _connection in 0..12 {
+        let newcomer = stage.v4.run("connect", json!({ "timeout": 3.0 }), SOON);
+        assert_eq!(newcomer["connected"], true, "{newcomer:#}");
+    }
+    assert_eq!(accepted(&stage.spooky.metrics()), its_own, "nothing new for worker 2");
+    held.stop();
+    let fates = held.result(SOON);
+    println!("{fates}");
+    assert_eq!(fates["answered"].as_f64(), Some(24.0 - its_own), "{fates}");
+    assert_eq!(fates["stateless reset"].as_f64(), Some(its_own), "{fates}");
+    stall.stop();
+    stall.result(SOON);
+    wait::until_true("it gets new connections again", SOON, || bpf_slots(id).contains(&Some(2)));
+    assert_ok(&stage.v4.fetch("/"));
+}
+
+/// The worker each slot of the placement table leads to.
+fn bpf_slots(id: u32) -> Vec<Option<u8>> {
+    let slots = bpf::array::<Slot>(id, SLOTS);
+    let worker = |index| slots.get(&index, 0).ok()?.owner().map(|owner| owner.worker);
+    (0..SLOTS_CAPACITY).map(worker).collect()
 }
 
 #[test]

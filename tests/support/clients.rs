@@ -112,8 +112,6 @@ impl Target {
             Some(namespace) => namespace.command(programs::python()),
         };
         command.arg("-B").arg(script).arg(verb);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut process = Process::start(verb, &mut command);
         args["host"] = json!(self.address.ip().to_string());
         args["port"] = json!(self.address.port());
         args["server_name"] = json!(self.server_name);
@@ -121,6 +119,26 @@ impl Target {
         if let Some(bind) = self.bind {
             args["bind"] = json!(bind.to_string());
         }
+        Client::start(format!("{verb} {args}"), &mut command, &args)
+    }
+}
+
+impl Client {
+    /// Stops the thread `name` of process `id`, and only that, until the client is told to stop or is dropped. It
+    /// stands once the event `stalled` has come.
+    ///
+    /// # Panics
+    /// When Python is missing.
+    pub fn stall(id: u32, name: &str) -> Self {
+        let script = programs::repository().join("tests/clients/stall.py");
+        let mut command = Command::new(programs::python());
+        command.arg("-B").arg(script).arg(id.to_string()).arg(name);
+        Self::start(format!("stall {name} of {id}"), &mut command, &json!({}))
+    }
+
+    fn start(what: String, command: &mut Command, args: &Value) -> Self {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = Process::start(&what, command);
         let stdin = process.child().stdin.as_mut().expect("standard input is a pipe");
         writeln!(stdin, "{args}").expect("the client reads its arguments");
         let stdout = process.child().stdout.take().expect("standard output is a pipe");
@@ -133,11 +151,9 @@ impl Target {
                 }
             }
         });
-        Client { what: format!("{verb} {args}"), process, lines }
+        Self { what, process, lines }
     }
-}
 
-impl Client {
     /// Waits for an event; earlier ones of other names are passed over.
     ///
     /// # Panics
