@@ -40,11 +40,23 @@ pub enum Disposition {
     Dropped,
 }
 
+/// The circumstances of a datagram.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival {
+    /// The listener it came to.
+    pub listener: ListenerId,
+    /// Another worker has handed it over, so it is not a stray again.
+    pub forwarded: bool,
+    /// The time of this turn.
+    pub now: Instant,
+}
+
 /// What the endpoint knows of one listener.
 pub struct Listener {
     id: ListenerId,
     config: quiche::Config,
     settings: QuicSettings,
+    issuer: Issuer,
     /// This worker's share of `max_connections`.
     connections_max: usize,
     connections: usize,
@@ -59,7 +71,6 @@ pub struct Endpoint<S> {
     /// By the client's choice, so hashed with a secret (std's SipHash): it cannot be used to pile up collisions.
     originals: HashMap<(u8, [u8; 20]), ConnectionKey>,
     listeners: Vec<Listener>,
-    issuer: Issuer,
     metrics: Arc<WorkerMetrics>,
     resets: Limiter,
     draining: bool,
@@ -99,11 +110,12 @@ impl Listener {
         id: ListenerId,
         mut config: quiche::Config,
         settings: QuicSettings,
+        issuer: Issuer,
         workers: usize,
     ) -> Self {
         super::parameters::apply(&mut config, &settings);
         let connections_max = settings.max_connections.div_ceil(workers.max(1)).max(1);
-        Self { id, config, settings, connections_max, connections: 0 }
+        Self { id, config, settings, issuer, connections_max, connections: 0 }
     }
 }
 
@@ -118,12 +130,7 @@ impl std::fmt::Debug for Listener {
 impl<S> Endpoint<S> {
     /// No connections yet.
     #[must_use]
-    pub fn new(
-        issuer: Issuer,
-        listeners: Vec<Listener>,
-        metrics: Arc<WorkerMetrics>,
-        now: Instant,
-    ) -> Self {
+    pub fn new(listeners: Vec<Listener>, metrics: Arc<WorkerMetrics>, now: Instant) -> Self {
         let per_second =
             listeners.iter().map(|it| it.settings.stateless_resets_per_second).max().unwrap_or(0);
         Self {
@@ -133,7 +140,6 @@ impl<S> Endpoint<S> {
             issued: HashMap::default(),
             originals: HashMap::new(),
             listeners,
-            issuer,
             metrics,
             resets: Limiter::new(per_second, now),
             draining: false,
@@ -142,14 +148,11 @@ impl<S> Endpoint<S> {
     }
 
     /// Takes in one datagram. `permits` asks the access list; `out` holds at least 600 octets for an answer.
-    /// `forwarded` says that another worker has handed it over, so it is not a stray again.
     pub fn receive(
         &mut self,
-        listener: ListenerId,
+        arrival: Arrival,
         mut datagram: Datagram<'_>,
         permits: impl Fn(IpAddr) -> bool,
-        forwarded: bool,
-        now: Instant,
         out: &mut [u8],
     ) -> Disposition {
         let header = match invariant::parse(datagram.bytes) {
@@ -158,14 +161,16 @@ impl<S> Endpoint<S> {
             Err(Malformed::Truncated) => return self.drop(DropReason::Malformed),
         };
         if let Some(key) = self.find(&header) {
-            if !forwarded && header.dcid_len == 20 {
+            if !arrival.forwarded && header.dcid_len == 20 {
                 self.metrics.steer_right.inc();
             }
             return self.deliver(key, &mut datagram, permits);
         }
-        match self.owner(&header) {
-            Some(owner) => self.not_here(&header, owner, &datagram, forwarded, now, out),
-            None => self.unknown(listener, &header, datagram, permits, now, out),
+        match self.owner(arrival.listener, &header) {
+            Some((owner, me)) => {
+                self.not_here(arrival, &header, owner, me, datagram.bytes.len(), out)
+            }
+            None => self.unknown(arrival, &header, datagram, permits, out),
         }
     }
 
@@ -188,8 +193,14 @@ impl<S> Endpoint<S> {
         }
     }
 
-    fn owner(&self, header: &Header) -> Option<Owner> {
-        (header.dcid_len == 20).then(|| self.issuer.open(&header.dcid)).flatten()
+    fn issuer(&self, listener: ListenerId) -> Option<&Issuer> {
+        self.listeners.iter().find(|it| it.id == listener).map(|it| &it.issuer)
+    }
+
+    /// Whose ID this is, and who we are, if it is one of ours.
+    fn owner(&self, listener: ListenerId, header: &Header) -> Option<(Owner, Owner)> {
+        let issuer = self.issuer(listener).filter(|_| header.dcid_len == 20)?;
+        Some((issuer.open(&header.dcid)?, issuer.owner()))
     }
 
     fn deliver(
@@ -221,40 +232,42 @@ impl<S> Endpoint<S> {
     /// One of our IDs, but no connection of this worker has it.
     fn not_here(
         &mut self,
+        arrival: Arrival,
         header: &Header,
         owner: Owner,
-        datagram: &Datagram<'_>,
-        forwarded: bool,
-        now: Instant,
+        me: Owner,
+        size: usize,
         out: &mut [u8],
     ) -> Disposition {
-        let me = self.issuer.owner();
         if owner.generation != me.generation {
             self.metrics.steer_old_generation.inc();
-        } else if owner.worker != me.worker && !forwarded {
+        } else if owner.worker != me.worker && !arrival.forwarded {
             return Disposition::Stray(owner);
         } else {
             self.metrics.datagrams_dropped.inc(DropReason::UnknownConnection);
         }
-        self.reset(header, datagram.bytes.len(), now, out)
+        self.reset(arrival, header, size, out)
     }
 
     /// Tells the client that its connection is gone (RFC 9000 §10.3), if the packet may be answered.
     pub fn reset(
         &mut self,
+        arrival: Arrival,
         header: &Header,
         trigger_size: usize,
-        now: Instant,
         out: &mut [u8],
     ) -> Disposition {
         if header.form != Form::Short {
             return Disposition::Dropped;
         }
-        if !self.resets.take(now) {
+        if !self.resets.take(arrival.now) {
             self.metrics.stateless_resets_limited.inc();
             return Disposition::Dropped;
         }
-        match reset::write(&self.issuer, &header.dcid, trigger_size, out) {
+        let written = self
+            .issuer(arrival.listener)
+            .and_then(|issuer| reset::write(issuer, &header.dcid, trigger_size, out));
+        match written {
             Some(size) => {
                 self.metrics.stateless_resets_sent.inc();
                 Disposition::Reply(size)
@@ -266,11 +279,10 @@ impl<S> Endpoint<S> {
     /// An ID that is not ours: perhaps a new connection.
     fn unknown(
         &mut self,
-        listener: ListenerId,
+        arrival: Arrival,
         header: &Header,
         mut datagram: Datagram<'_>,
         permits: impl Fn(IpAddr) -> bool,
-        now: Instant,
         out: &mut [u8],
     ) -> Disposition {
         let kind = match header.form {
@@ -282,7 +294,7 @@ impl<S> Endpoint<S> {
         };
         match kind {
             Kind::Initial => {}
-            Kind::OtherVersion => return self.negotiate(&datagram, permits, out),
+            Kind::OtherVersion => return self.negotiate(arrival.listener, &datagram, permits, out),
             Kind::ZeroRtt | Kind::Handshake => return self.drop(DropReason::NotInitial),
             Kind::Retry | Kind::VersionNegotiation => return self.drop(DropReason::Malformed),
         }
@@ -299,7 +311,7 @@ impl<S> Endpoint<S> {
         if self.draining {
             return self.refuse(RefusedReason::Draining);
         }
-        match self.accept(listener, header, &datagram, now) {
+        match self.accept(arrival, header, &datagram) {
             Ok(key) => self.deliver(key, &mut datagram, permits),
             Err(reason) => self.refuse(reason),
         }
@@ -312,6 +324,7 @@ impl<S> Endpoint<S> {
 
     fn negotiate(
         &self,
+        listener: ListenerId,
         datagram: &Datagram<'_>,
         permits: impl Fn(IpAddr) -> bool,
         out: &mut [u8],
@@ -320,7 +333,9 @@ impl<S> Endpoint<S> {
             return self.drop(DropReason::Denied);
         }
         let mut random = [0];
-        self.issuer.fill_random(&mut random);
+        if let Some(issuer) = self.issuer(listener) {
+            issuer.fill_random(&mut random);
+        }
         match version::negotiate(datagram.bytes, random[0], out) {
             Some(size) => {
                 self.metrics.version_negotiations.inc();
@@ -332,11 +347,11 @@ impl<S> Endpoint<S> {
 
     fn accept(
         &mut self,
-        listener: ListenerId,
+        arrival: Arrival,
         header: &Header,
         datagram: &Datagram<'_>,
-        now: Instant,
     ) -> Result<ConnectionKey, RefusedReason> {
+        let Arrival { listener, now, .. } = arrival;
         let place = self
             .listeners
             .iter_mut()
@@ -345,8 +360,8 @@ impl<S> Endpoint<S> {
         if place.connections >= place.connections_max {
             return Err(RefusedReason::Limit);
         }
-        let cid = self.issuer.issue();
-        let token = u128::from_be_bytes(self.issuer.reset_token(&cid));
+        let cid = place.issuer.issue();
+        let token = u128::from_be_bytes(place.issuer.reset_token(&cid));
         place.config.set_stateless_reset_token(Some(token));
         let path = datagram.path;
         let transport = quiche::accept_with_buf_factory(
@@ -412,12 +427,9 @@ impl<S> Endpoint<S> {
             return;
         }
         let listener = connection.listener;
-        let most = self
-            .listeners
-            .iter()
-            .find(|it| it.id == listener)
-            .map_or(2, |it| it.settings.active_connection_id_limit);
-        connection.issue_spares(&self.issuer, most, &mut self.fresh);
+        let Some(place) = self.listeners.iter().find(|it| it.id == listener) else { return };
+        let most = place.settings.active_connection_id_limit;
+        connection.issue_spares(&place.issuer, most, &mut self.fresh);
         for cid in self.fresh.drain(..) {
             self.issued.insert(cid, key);
         }

@@ -41,6 +41,8 @@ pub struct ListenerSetup {
     pub quic: QuicSettings,
     /// HTTP/3 settings.
     pub http3: Http3Settings,
+    /// Secrets of its connection IDs; the same for all workers.
+    pub secrets: Secrets,
 }
 
 /// Everything a worker is made of; moved into its thread.
@@ -56,8 +58,6 @@ pub struct Setup {
     pub core: Option<usize>,
     /// Its sockets.
     pub listeners: Vec<ListenerSetup>,
-    /// Secrets of the connection IDs; the same for all workers.
-    pub secrets: Secrets,
     /// The rings of all workers.
     pub strays: Arc<Strays>,
     /// Orders for it.

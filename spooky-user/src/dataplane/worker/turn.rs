@@ -29,10 +29,10 @@ use crate::dataplane::packet::udp::{Arena, Udp};
 use crate::dataplane::packet::{Datagram, Path};
 use crate::dataplane::proxy;
 use crate::dataplane::quic::cid::Issuer;
-use crate::dataplane::quic::endpoint::{Disposition, Endpoint, Listener};
+use crate::dataplane::quic::endpoint::{Arrival, Disposition, Endpoint, Listener};
 use crate::dataplane::quic::tls::{self, CertificateStore};
 use crate::dataplane::quic::transmit::{Builder, Outcome};
-use crate::id::{ListenerId, WorkerId};
+use crate::id::WorkerId;
 use crate::telemetry::metrics::WorkerMetrics;
 
 /// Receive calls for one listener in one turn: up to 16 trains each.
@@ -82,15 +82,14 @@ impl Worker {
             let shared = Shared::new(&listener.http3, listener.id, Arc::clone(&metrics))
                 .map_err(|error| StartError::Transport(error.to_string()))?;
             sessions.push(Rc::new(shared));
-            listeners.push(transport(&listener, setup.workers)?);
+            listeners.push(transport(&listener, owner, setup.workers)?);
             let udp = Udp::new(listener.socket).map_err(StartError::Socket)?;
             sockets.push(Socket::new(listener.id, udp, Arc::clone(&metrics)));
         }
-        let issuer = Issuer::new(&setup.secrets, owner);
         let now = Instant::now();
         Ok(Self {
             id: setup.id,
-            endpoint: Endpoint::new(issuer, listeners, Arc::clone(&metrics), now),
+            endpoint: Endpoint::new(listeners, Arc::clone(&metrics), now),
             sockets,
             sessions,
             timers: Timers::default(),
@@ -180,11 +179,12 @@ impl Worker {
             let (listener, bound) = (socket.listener, socket.udp.bound());
             match socket.udp.poll_receive(cx, &mut arena) {
                 Poll::Ready(Ok(trains)) => {
+                    let arrival = Arrival { listener, forwarded: false, now };
                     self.metrics.receive_calls.inc();
                     for datagram in arena.datagrams(trains, bound) {
                         self.metrics.datagrams_received.inc();
                         self.metrics.bytes_received.add(datagram.bytes.len() as u64);
-                        self.datagram(index, listener, datagram, &snapshot.access, false, now);
+                        self.datagram(index, arrival, datagram, &snapshot.access);
                     }
                 }
                 Poll::Ready(Err(error)) => {
@@ -205,28 +205,24 @@ impl Worker {
     fn datagram(
         &mut self,
         socket: usize,
-        listener: ListenerId,
+        arrival: Arrival,
         datagram: Datagram<'_>,
         access: &AccessList,
-        forwarded: bool,
-        now: Instant,
     ) {
         let path = datagram.path;
         let permits = |address: IpAddr| access.permits(address);
         let mut answer = [0; ANSWER_SIZE];
         let bytes = &mut *datagram.bytes;
         let disposition = self.endpoint.receive(
-            listener,
+            arrival,
             Datagram { bytes: &mut *bytes, path },
             permits,
-            forwarded,
-            now,
             &mut answer,
         );
         match disposition {
             Disposition::Delivered(key) => self.touch(key),
             Disposition::Reply(size) => self.reply(socket, answer.get(..size), path),
-            Disposition::Stray(owner) => self.forward(socket, owner, listener, bytes, path, now),
+            Disposition::Stray(owner) => self.forward(socket, owner, arrival, bytes, path),
             Disposition::Dropped => {}
         }
     }
@@ -238,16 +234,8 @@ impl Worker {
     }
 
     /// Hands a stray to its owner, or tells its sender that the owner is gone.
-    fn forward(
-        &mut self,
-        socket: usize,
-        owner: Owner,
-        listener: ListenerId,
-        bytes: &[u8],
-        path: Path,
-        now: Instant,
-    ) {
-        let stray = Stray { bytes: bytes.to_vec(), path, listener };
+    fn forward(&mut self, socket: usize, owner: Owner, arrival: Arrival, bytes: &[u8], path: Path) {
+        let stray = Stray { bytes: bytes.to_vec(), path, listener: arrival.listener };
         match self.strays.push(owner.worker, stray) {
             Ok(()) => self.metrics.steer_forwarded.inc(),
             Err(Lost::RingFull) => self.metrics.stray_ring_full.inc(),
@@ -256,7 +244,7 @@ impl Worker {
                 let Ok(header) = spooky_common::invariant::parse(bytes) else { return };
                 let mut answer = [0; ANSWER_SIZE];
                 if let Disposition::Reply(size) =
-                    self.endpoint.reset(&header, bytes.len(), now, &mut answer)
+                    self.endpoint.reset(arrival, &header, bytes.len(), &mut answer)
                 {
                     self.reply(socket, answer.get(..size), path);
                 }
@@ -271,8 +259,9 @@ impl Worker {
             self.metrics.stray_received.inc();
             let socket = self.sockets.iter().position(|it| it.listener == stray.listener);
             let socket = socket.unwrap_or(usize::MAX);
+            let arrival = Arrival { listener: stray.listener, forwarded: true, now };
             let datagram = Datagram { bytes: &mut stray.bytes, path: stray.path };
-            self.datagram(socket, stray.listener, datagram, &snapshot.access, true, now);
+            self.datagram(socket, arrival, datagram, &snapshot.access);
         }
         true
     }
@@ -421,10 +410,15 @@ impl Worker {
 }
 
 /// quiche's configuration of one listener, with its certificates chosen per ClientHello.
-fn transport(listener: &ListenerSetup, workers: usize) -> Result<Listener, StartError> {
+fn transport(
+    listener: &ListenerSetup,
+    owner: Owner,
+    workers: usize,
+) -> Result<Listener, StartError> {
     let store: Arc<ArcSwap<CertificateStore>> = Arc::clone(&listener.certificates);
     let context = tls::context(store).map_err(|error| StartError::Transport(error.to_string()))?;
     let config = quiche::Config::with_boring_ssl_ctx_builder(quiche::PROTOCOL_VERSION, context)
         .map_err(|error| StartError::Transport(error.to_string()))?;
-    Ok(Listener::new(listener.id, config, listener.quic.clone(), workers))
+    let issuer = Issuer::new(&listener.secrets, owner);
+    Ok(Listener::new(listener.id, config, listener.quic.clone(), issuer, workers))
 }
