@@ -4,6 +4,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod cli;
 pub mod codec;
 pub mod controlplane;
 pub mod dataplane;

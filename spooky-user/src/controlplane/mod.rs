@@ -1,7 +1,16 @@
 //! One thread that may block: it reads the configuration, starts workers and writes the kernel's maps.
 //! The only writer of [`crate::snapshot::Snapshot`] and of the eBPF maps.
+//!
+//! `boot` brings everything up, `control` is the loop until the end, `supervise` watches the workers, `reload` takes a new
+//! configuration whole or not at all, `figures` are the numbers of this plane; `config`, `kernel`, `health` and `admin` do
+//! what their names say.
 
 pub mod admin;
+pub mod boot;
 pub mod config;
+pub mod control;
+pub mod figures;
 pub mod health;
 pub mod kernel;
+pub mod reload;
+pub mod supervise;

@@ -1,0 +1,302 @@
+//! The control plane's loop, from the first beat to the exit code: signals, worker supervision, reloads, the admin server,
+//! health checks.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+use tokio::task::{JoinHandle, LocalSet};
+use tokio::time::MissedTickBehavior;
+
+use super::admin::{self, Readiness};
+use super::boot::Running;
+use super::config;
+use super::health::Scheduler;
+use super::reload::{self, Candidate, Refusal};
+
+/// How often workers are looked at. The maps follow within a second: a stall is seen after 500 ms at the next beat.
+const BEAT: Duration = Duration::from_millis(100);
+/// How long the access log may take to write what it has at the end.
+const LOG_FLUSH: Duration = Duration::from_secs(2);
+
+/// The signals spooky knows.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+    user1: Signal,
+}
+
+/// What a signal asks for.
+enum Order {
+    Shutdown,
+    Reload,
+    ReopenLogs,
+}
+
+/// The loop's state.
+struct Control {
+    running: Running,
+    state: Arc<admin::State>,
+    health: Scheduler,
+    reading: Option<JoinHandle<Result<Candidate, Refusal>>>,
+    /// SIGHUP came while a reload was being read.
+    read_again: bool,
+}
+
+/// Runs until told to stop; the process's exit code.
+#[must_use]
+pub fn run(running: Running) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "no runtime for the control plane");
+            return ExitCode::FAILURE;
+        }
+    };
+    LocalSet::new().block_on(&runtime, serve(running))
+}
+
+async fn serve(running: Running) -> ExitCode {
+    let state = Arc::new(admin::State::new(Arc::clone(&running.registry)));
+    let (stop_admin, admin_stopped) = oneshot::channel::<()>();
+    let mut signals = match Signals::listen() {
+        Ok(signals) => signals,
+        Err(error) => {
+            tracing::error!(%error, "signals cannot be received");
+            return ExitCode::FAILURE;
+        }
+    };
+    let mut control =
+        Control { running, state, health: Scheduler::new(), reading: None, read_again: false };
+    if !control.start(admin_stopped) {
+        return control.end(ExitCode::FAILURE).await;
+    }
+    let code = control.steady(&mut signals).await;
+    drop(stop_admin);
+    control.end(code).await
+}
+
+impl Control {
+    /// Attaches, says so, and is ready. `false` when the kernel side was required and refused.
+    fn start(&mut self, admin_stopped: oneshot::Receiver<()>) -> bool {
+        let running = &mut self.running;
+        if let Err(error) = running.supervisor.attach(&running.workers, Instant::now()) {
+            tracing::error!(%error, "ebpf");
+            return false;
+        }
+        for (listener, address) in running.config.listeners.iter().zip(running.supervisor.addresses())
+        {
+            tracing::info!(listener = %listener.name, "listening udp {address}");
+        }
+        if let Ok(address) = running.admin.local_addr() {
+            tracing::info!("admin http://{address}/");
+        }
+        let kernel = running.supervisor.kernel();
+        match kernel.lost() {
+            None => tracing::info!("steering: {}", kernel.running()),
+            Some(reason) => {
+                tracing::warn!("steering: {}, not {:?}: {reason}", kernel.running(), running.config.ebpf.mode);
+            }
+        }
+        self.health.reconcile(&running.snapshot.load().clusters);
+        self.serve_admin(admin_stopped);
+        self.state.set_readiness(Readiness::Ready);
+        true
+    }
+
+    fn serve_admin(&self, stopped: oneshot::Receiver<()>) {
+        let state = Arc::clone(&self.state);
+        let Ok(listener) = self.running.admin.try_clone() else {
+            tracing::error!("the admin listener cannot be served");
+            return;
+        };
+        tokio::task::spawn_local(async move {
+            let shutdown = async {
+                // An error means that the sender is gone: time to stop too.
+                let _ = stopped.await;
+            };
+            if let Err(error) = admin::serve(listener, state, shutdown).await {
+                tracing::error!(%error, "admin server ended");
+            }
+        });
+    }
+
+    /// Until a signal asks for the end, or no worker is left.
+    async fn steady(&mut self, signals: &mut Signals) -> ExitCode {
+        let mut beat = tokio::time::interval(BEAT);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = beat.tick() => {
+                    self.beat();
+                    if self.running.supervisor.alive() == 0 {
+                        tracing::error!("no worker is left");
+                        return ExitCode::FAILURE;
+                    }
+                }
+                order = signals.next() => match order {
+                    Order::Shutdown => return self.drain(signals, &mut beat).await,
+                    Order::Reload => self.begin_reload(),
+                    Order::ReopenLogs => self.running.access_log.reopen(),
+                },
+                read = finished(&mut self.reading) => self.finish_reload(read),
+            }
+        }
+    }
+
+    fn beat(&mut self) {
+        self.running.supervisor.beat(&self.running.workers, Instant::now());
+        let workers = self.running.workers.len();
+        let alive = self.running.supervisor.alive();
+        self.state.set_readiness(if alive == workers {
+            Readiness::Ready
+        } else {
+            Readiness::Degraded(format!("{alive} of {workers} workers run"))
+        });
+    }
+
+    // === reload ===
+
+    fn begin_reload(&mut self) {
+        if self.reading.is_some() {
+            self.read_again = true;
+            return;
+        }
+        let path = self.running.config.path.clone();
+        tracing::info!(path = %path.display(), "reading the configuration again");
+        self.reading = Some(tokio::task::spawn_blocking(move || reload::read(path)));
+    }
+
+    fn finish_reload(&mut self, read: Result<Candidate, Refusal>) {
+        match read.and_then(|candidate| reload::admit(&self.running.config, candidate)) {
+            Ok(candidate) => self.take(candidate),
+            Err(refusal) => {
+                refusal.log();
+                self.running.figures.reload_refused();
+            }
+        }
+        if std::mem::take(&mut self.read_again) {
+            self.begin_reload();
+        }
+    }
+
+    /// Publishes a new configuration. Nothing here can fail.
+    fn take(&mut self, candidate: Candidate) {
+        let running = &mut self.running;
+        let previous = running.snapshot.load_full();
+        let next = config::compile(&candidate.config, Some(&previous), &running.registry);
+        let version = next.version;
+        running.snapshot.store(Arc::new(next));
+        for (slot, store) in running.certificates.iter().zip(candidate.certificates) {
+            slot.store(store);
+        }
+        running.supervisor.set_access(&candidate.config.access);
+        running.config = candidate.config;
+        for worker in &running.workers {
+            worker.inbox.reconfigured();
+        }
+        let snapshot = running.snapshot.load();
+        self.health.reconcile(&snapshot.clusters);
+        let routes = snapshot.routes.routes().iter().map(|route| &*route.name);
+        let endpoints = snapshot.clusters.iter().flat_map(|cluster| {
+            cluster.endpoints.iter().map(|endpoint| (&*cluster.name, &*endpoint.name))
+        });
+        running.registry.retain(routes, endpoints);
+        running.figures.reloaded(version);
+        tracing::info!(version, "configuration reloaded");
+    }
+
+    // === the end ===
+
+    /// Every worker finishes what it has; a second signal or the deadline cuts it short.
+    async fn drain(&mut self, signals: &mut Signals, beat: &mut tokio::time::Interval) -> ExitCode {
+        let timeout = self.running.config.shutdown.drain_timeout;
+        tracing::info!(?timeout, "draining: nothing new is accepted");
+        self.state.set_readiness(Readiness::Draining);
+        for worker in &self.running.workers {
+            worker.inbox.drain();
+        }
+        let deadline = tokio::time::sleep(timeout);
+        let mut deadline = std::pin::pin!(deadline);
+        loop {
+            tokio::select! {
+                _ = beat.tick() => {
+                    if self.running.workers.iter().all(crate::dataplane::worker::Handle::has_ended) {
+                        tracing::info!("drained");
+                        return ExitCode::SUCCESS;
+                    }
+                }
+                order = signals.next() => if matches!(order, Order::Shutdown) {
+                    tracing::warn!("second signal: ending now, requests in flight are cut");
+                    return ExitCode::FAILURE;
+                },
+                () = &mut deadline => {
+                    tracing::warn!(?timeout, "drain timeout: ending now, requests in flight are cut");
+                    return ExitCode::FAILURE;
+                }
+            }
+        }
+    }
+
+    /// Takes everything down.
+    async fn end(self, code: ExitCode) -> ExitCode {
+        let Running { workers, supervisor, access_log, .. } = self.running;
+        for worker in &workers {
+            worker.inbox.stop();
+        }
+        // A worker that hangs must not keep the process; its thread ends with it.
+        let patience = Instant::now() + Duration::from_secs(1);
+        while !workers.iter().all(crate::dataplane::worker::Handle::has_ended)
+            && Instant::now() < patience
+        {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let mut sound = true;
+        for worker in workers {
+            if worker.has_ended() {
+                sound &= worker.join();
+            }
+        }
+        // Detaches the kernel's programs.
+        drop(supervisor);
+        if !access_log.close(LOG_FLUSH) {
+            tracing::warn!("the access log was not written to its end");
+        }
+        if sound { code } else { ExitCode::FAILURE }
+    }
+}
+
+/// The reload that is being read, when it is; waits for ever when there is none.
+async fn finished(
+    reading: &mut Option<JoinHandle<Result<Candidate, Refusal>>>,
+) -> Result<Candidate, Refusal> {
+    let Some(handle) = reading else { return std::future::pending().await };
+    let result = handle.await;
+    *reading = None;
+    result.unwrap_or_else(|error| Err(Refusal::Invalid(vec![format!("reading failed: {error}")])))
+}
+
+// === impl Signals ===
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+            user1: signal(SignalKind::user_defined1())?,
+        })
+    }
+
+    async fn next(&mut self) -> Order {
+        tokio::select! {
+            _ = self.terminate.recv() => Order::Shutdown,
+            _ = self.interrupt.recv() => Order::Shutdown,
+            _ = self.hangup.recv() => Order::Reload,
+            _ = self.user1.recv() => Order::ReopenLogs,
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! The control plane's own numbers, for `/metrics`: kernel counters, what is attached, worker states, reloads.
+//!
+//! Written by the control plane's thread, read by whoever renders. May import: telemetry, id, kernel's types.
+
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+use spooky_common::counter::Counter;
+
+use super::kernel::Running;
+use crate::id::WorkerId;
+use crate::telemetry::metrics::{Samples, Source};
+
+/// How a worker is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum WorkerState {
+    /// It turns.
+    Healthy,
+    /// It has not turned for a while.
+    Stalled,
+    /// It has ended, or not turned for so long that it is treated as if it had.
+    Dead,
+}
+
+/// All of them. Relaxed: each number stands for itself.
+#[derive(Debug)]
+pub struct Figures {
+    kernel: Vec<AtomicU64>,
+    running: AtomicU8,
+    workers: Vec<AtomicU8>,
+    samples: AtomicU64,
+    map_writes: AtomicU64,
+    map_failures: AtomicU64,
+    config_version: AtomicU64,
+    reloads: AtomicU64,
+    reloads_refused: AtomicU64,
+}
+
+impl Figures {
+    /// All zero, all workers healthy, nothing attached.
+    #[must_use]
+    pub fn new(workers: usize) -> Self {
+        Self {
+            kernel: Counter::ALL.iter().map(|_| AtomicU64::new(0)).collect(),
+            running: AtomicU8::new(0),
+            workers: (0..workers).map(|_| AtomicU8::new(WorkerState::Healthy as u8)).collect(),
+            samples: AtomicU64::new(0),
+            map_writes: AtomicU64::new(0),
+            map_failures: AtomicU64::new(0),
+            config_version: AtomicU64::new(1),
+            reloads: AtomicU64::new(0),
+            reloads_refused: AtomicU64::new(0),
+        }
+    }
+
+    /// What the kernel has counted.
+    pub fn set_kernel(&self, counters: &[(Counter, u64)]) {
+        for (counter, value) in counters {
+            if let Some(slot) = self.kernel.get(counter.index() as usize) {
+                slot.store(*value, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// What is attached.
+    pub fn set_running(&self, running: Running) {
+        let place = Running::ALL.iter().position(|it| *it == running).unwrap_or(0);
+        self.running.store(u8::try_from(place).unwrap_or(0), Ordering::Relaxed);
+    }
+
+    /// How a worker is.
+    pub fn set_worker(&self, worker: WorkerId, state: WorkerState) {
+        if let Some(slot) = self.workers.get(worker.index()) {
+            slot.store(state as u8, Ordering::Relaxed);
+        }
+    }
+
+    /// A sampled drop was read.
+    pub fn sampled(&self) {
+        self.samples.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Map entries were written.
+    pub fn map_writes(&self, entries: usize) {
+        self.map_writes.fetch_add(entries as u64, Ordering::Relaxed);
+    }
+
+    /// The maps could not be brought to the desired state.
+    pub fn map_failed(&self) {
+        self.map_failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A reload was taken; the snapshot has this version.
+    pub fn reloaded(&self, version: u64) {
+        self.config_version.store(version, Ordering::Relaxed);
+        self.reloads.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A reload was refused; the old configuration stays.
+    pub fn reload_refused(&self) {
+        self.reloads_refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn collect_kernel(&self, samples: &mut Samples) {
+        for (counter, value) in Counter::ALL.iter().zip(&self.kernel) {
+            let shown = counter.describe();
+            samples.counter(shown.metric, shown.help, shown.labels, value.load(Ordering::Relaxed));
+        }
+        let running = usize::from(self.running.load(Ordering::Relaxed));
+        for (place, mode) in Running::ALL.iter().enumerate() {
+            samples.gauge(
+                "spooky_ebpf_mode",
+                "1 for the kernel programs that run, 0 for the others.",
+                &[("mode", mode.label())],
+                f64::from(u8::from(place == running)),
+            );
+        }
+        let pairs = [
+            ("spooky_xdp_samples_total", "Sampled drops read from the kernel.", &self.samples),
+            ("spooky_ebpf_map_writes_total", "Map entries written.", &self.map_writes),
+            (
+                "spooky_ebpf_map_failures_total",
+                "Attempts to bring the maps to the desired state that failed.",
+                &self.map_failures,
+            ),
+        ];
+        for (name, help, value) in pairs {
+            samples.counter(name, help, &[], value.load(Ordering::Relaxed));
+        }
+    }
+
+    fn collect_workers(&self, samples: &mut Samples) {
+        const STATES: [(&str, WorkerState); 3] = [
+            ("healthy", WorkerState::Healthy),
+            ("stalled", WorkerState::Stalled),
+            ("dead", WorkerState::Dead),
+        ];
+        for (number, slot) in self.workers.iter().enumerate() {
+            let now = slot.load(Ordering::Relaxed);
+            for (label, state) in STATES {
+                samples.gauge(
+                    "spooky_worker_state",
+                    "1 for the state a worker is in, 0 for the others.",
+                    &[("worker", &number.to_string()), ("state", label)],
+                    f64::from(u8::from(now == state as u8)),
+                );
+            }
+        }
+    }
+}
+
+impl Source for Figures {
+    fn collect(&self, samples: &mut Samples) {
+        self.collect_kernel(samples);
+        self.collect_workers(samples);
+        samples.gauge(
+            "spooky_config_version",
+            "Version of the configuration in force; counts up with each reload that was taken.",
+            &[],
+            self.config_version.load(Ordering::Relaxed) as f64,
+        );
+        for (result, value) in [("taken", &self.reloads), ("refused", &self.reloads_refused)] {
+            samples.counter(
+                "spooky_config_reloads_total",
+                "Reloads of the configuration by result.",
+                &[("result", result)],
+                value.load(Ordering::Relaxed),
+            );
+        }
+    }
+}

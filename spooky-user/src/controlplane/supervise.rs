@@ -1,0 +1,216 @@
+//! Watches the workers and keeps the kernel's maps in step with them: the desired state is computed here, from scratch, at
+//! every beat; [`Kernel::apply`] writes what differs.
+//!
+//! ```text
+//!  healthy ──no turn for STALLED──▶ stalled: no new connection ──no turn for DEAD, or ended──▶ dead: its packets go to the
+//!     ▲───────────────────────────────┴── turns again ──────────────────────────────────────────┘ living, who answer reset
+//! ```
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use spooky_common::cid::LocalKey;
+use spooky_common::sample::Sample;
+
+use super::config::Access;
+use super::figures::{Figures, WorkerState};
+use super::kernel::{AccessLists, Desired, Kernel, KernelError, ListenerAddress, WorkerSlot};
+use crate::dataplane::worker::Handle;
+use crate::dataplane::worker::stray::Strays;
+use crate::id::WorkerId;
+
+/// A worker turns at least every 100 ms; one that has missed four beats gets no new connection.
+const STALLED: Duration = Duration::from_millis(500);
+/// One that has not turned for so long has lost its clients anyway: they are told, and go elsewhere.
+const DEAD: Duration = Duration::from_secs(5);
+/// How often the maps are compared with the desired state although nothing has changed.
+const RECONCILE: Duration = Duration::from_secs(30);
+
+/// The watch over all workers.
+#[derive(Debug)]
+pub struct Supervisor {
+    kernel: Kernel,
+    desired: Desired,
+    strays: Arc<Strays>,
+    figures: Arc<Figures>,
+    states: Vec<WorkerState>,
+    applied: Option<Instant>,
+    /// The last failure, so that it is logged once and not at every beat.
+    failing: Option<String>,
+}
+
+impl Supervisor {
+    /// Nothing is applied yet.
+    #[must_use]
+    #[expect(clippy::too_many_arguments, reason = "called once, by boot, with what it has made")]
+    pub fn new(
+        kernel: Kernel,
+        generation: u8,
+        listeners: &[SocketAddr],
+        keys: [Option<LocalKey>; 7],
+        access: &Access,
+        strays: Arc<Strays>,
+        figures: Arc<Figures>,
+        workers: usize,
+    ) -> Self {
+        let listeners = (0..)
+            .zip(listeners)
+            .map(|(index, address)| ListenerAddress { index, address: *address })
+            .collect();
+        let desired = Desired {
+            generation,
+            workers: Vec::new(),
+            listeners,
+            keys,
+            access: lists(access),
+        };
+        Self {
+            kernel,
+            desired,
+            strays,
+            figures,
+            states: vec![WorkerState::Healthy; workers],
+            applied: None,
+            failing: None,
+        }
+    }
+
+    /// Where listeners are bound, port 0 resolved.
+    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> + '_ {
+        self.desired.listeners.iter().map(|listener| listener.address)
+    }
+
+    /// Fills the maps and attaches to the interface, once all workers receive.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError`] when `ebpf.on_failure` is `abort`.
+    pub fn attach(&mut self, workers: &[Handle], now: Instant) -> Result<(), KernelError> {
+        self.beat(workers, now);
+        self.kernel.attach_xdp()?;
+        self.figures.set_running(self.kernel.running());
+        Ok(())
+    }
+
+    /// The kernel side, for the start-up line.
+    #[must_use]
+    pub fn kernel(&self) -> &Kernel {
+        &self.kernel
+    }
+
+    /// New lists; in the maps with the next beat.
+    pub fn set_access(&mut self, access: &Access) {
+        self.desired.access = lists(access);
+        self.applied = None;
+    }
+
+    /// Looks at every worker, and makes the maps follow.
+    pub fn beat(&mut self, workers: &[Handle], now: Instant) {
+        let slots: Vec<WorkerSlot> = workers.iter().map(|worker| self.look(worker, now)).collect();
+        let changed = slots != self.desired.workers;
+        self.desired.workers = slots;
+        let overdue =
+            self.applied.is_none_or(|at| now.saturating_duration_since(at) >= RECONCILE);
+        if changed || overdue {
+            self.apply(now);
+        }
+        if let Ok(counters) = self.kernel.counters() {
+            self.figures.set_kernel(&counters);
+        }
+        let figures = Arc::clone(&self.figures);
+        self.kernel.drain_samples(|sample| {
+            figures.sampled();
+            log_sample(sample);
+        });
+    }
+
+    fn look(&mut self, worker: &Handle, now: Instant) -> WorkerSlot {
+        let state = if worker.has_ended() {
+            WorkerState::Dead
+        } else {
+            match worker.pulse.age(now) {
+                age if age >= DEAD => WorkerState::Dead,
+                age if age >= STALLED => WorkerState::Stalled,
+                _ => WorkerState::Healthy,
+            }
+        };
+        let number = u8::try_from(worker.id.0).unwrap_or(u8::MAX);
+        let before = self.states.get_mut(worker.id.index());
+        if let Some(before) = before
+            && std::mem::replace(before, state) != state
+        {
+            self.changed(worker.id, number, state, worker.has_ended());
+        }
+        WorkerSlot {
+            worker: number,
+            weight: u16::from(state == WorkerState::Healthy),
+            reachable: state != WorkerState::Dead,
+        }
+    }
+
+    fn changed(&mut self, id: WorkerId, number: u8, state: WorkerState, ended: bool) {
+        match state {
+            WorkerState::Healthy => tracing::info!(worker = %id, "worker turns again"),
+            WorkerState::Stalled => {
+                tracing::warn!(worker = %id, "worker stalled: it gets no new connection");
+            }
+            WorkerState::Dead => {
+                tracing::error!(worker = %id, ended, "worker dead: its clients are reset");
+            }
+        }
+        self.strays.set_reachable(id, state != WorkerState::Dead);
+        self.figures.set_worker(id, state);
+        if ended {
+            self.kernel.forget_worker(number);
+        }
+    }
+
+    fn apply(&mut self, now: Instant) {
+        self.applied = Some(now);
+        match self.kernel.apply(&self.desired) {
+            Ok(applied) => {
+                self.failing = None;
+                if applied.total() > 0 {
+                    tracing::debug!(?applied, "kernel maps follow");
+                    self.figures.map_writes(applied.total());
+                }
+            }
+            Err(error) => {
+                // Tried again with the next change or reconciliation; user space enforces and forwards meanwhile.
+                self.figures.map_failed();
+                let text = error.to_string();
+                if self.failing.as_deref() != Some(&text) {
+                    tracing::error!(error = %text, "kernel maps are not as desired");
+                    self.failing = Some(text);
+                }
+            }
+        }
+    }
+
+    /// How many workers still run.
+    #[must_use]
+    pub fn alive(&self) -> usize {
+        self.states.iter().filter(|state| **state != WorkerState::Dead).count()
+    }
+}
+
+fn lists(access: &Access) -> AccessLists {
+    AccessLists {
+        default_deny: access.default_deny,
+        allow: access.allow.clone(),
+        deny: access.deny.clone(),
+    }
+}
+
+fn log_sample(sample: &Sample) {
+    let source = std::net::Ipv6Addr::from(sample.source).to_canonical();
+    tracing::debug!(
+        %source,
+        source_port = sample.source_port,
+        destination_port = sample.destination_port,
+        payload = sample.payload_len,
+        reason = ?sample.reason(),
+        "drop sampled"
+    );
+}
