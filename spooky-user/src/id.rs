@@ -40,3 +40,12 @@ index_newtype! {
     /// A configured upstream, by its place in the file.
     ClusterId
 }
+
+/// Names a connection in its worker's table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionKey {
+    /// Place in the table.
+    pub index: u32,
+    /// Tells the connections apart that have had this place.
+    pub serial: u32,
+}

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use spooky_user::cli::{Cli, Command};
 use spooky_user::controlplane::config::{self, Config};
-use spooky_user::controlplane::{boot, control};
+use spooky_user::controlplane::{boot, control, settings};
 use spooky_user::telemetry::logging;
 
 /// The configuration is wrong; nothing was bound.
@@ -43,7 +43,7 @@ fn run(path: &Path) -> ExitCode {
         Ok(config) => config,
         Err(code) => return code,
     };
-    if let Err(error) = logging::init(config.log.settings()) {
+    if let Err(error) = logging::init(settings::logging(&config.log)) {
         return fail(&error);
     }
     // Only now is anything bound.

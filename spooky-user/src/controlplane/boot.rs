@@ -15,6 +15,7 @@ use super::admin::ProcessSource;
 use super::config::{self, Config, Listener};
 use super::figures::Figures;
 use super::kernel::{Kernel, KernelError};
+use super::settings;
 use super::supervise::Supervisor;
 use crate::dataplane::packet::udp;
 use crate::dataplane::proxy;
@@ -108,8 +109,8 @@ pub fn boot(config: Config) -> Result<Running, BootError> {
     let kernel = load_kernel(&config, &bound)?;
     let registry = Arc::new(Registry::new(workers));
     let figures = Arc::new(Figures::new(workers));
-    let access_log =
-        AccessLog::open(&config.access_log.target(), workers).map_err(BootError::AccessLog)?;
+    let access_log = AccessLog::open(&settings::access_log(&config.access_log), workers)
+        .map_err(BootError::AccessLog)?;
     registry.add_source(Arc::new(ProcessSource::new()));
     registry.add_source(access_log.source());
     registry.add_source(Arc::clone(&figures) as _);
@@ -163,10 +164,8 @@ fn bind(listener: &Listener, workers: usize) -> Result<Bound, BootError> {
     let probe = UdpSocket::bind(listener.bind).map_err(failed)?;
     let address = probe.local_addr().map_err(failed)?;
     drop(probe);
-    let sockets = (0..workers)
-        .map(|_| udp::bind(address))
-        .collect::<io::Result<Vec<_>>>()
-        .map_err(failed)?;
+    let sockets =
+        (0..workers).map(|_| udp::bind(address)).collect::<io::Result<Vec<_>>>().map_err(failed)?;
     Ok(Bound { address, sockets })
 }
 
@@ -191,10 +190,7 @@ fn secrets(listeners: &[Listener]) -> Vec<Secrets> {
 }
 
 /// What the kernel's KEYS map holds.
-fn keys(
-    listeners: &[Listener],
-    secrets: &[Secrets],
-) -> [Option<spooky_common::cid::LocalKey>; 7] {
+fn keys(listeners: &[Listener], secrets: &[Secrets]) -> [Option<spooky_common::cid::LocalKey>; 7] {
     let mut keys = [None; 7];
     for (listener, secrets) in listeners.iter().zip(secrets) {
         if let Some(slot) = keys.get_mut(usize::from(listener.cid.config_id)) {
@@ -205,7 +201,7 @@ fn keys(
 }
 
 fn load_kernel(config: &Config, bound: &[Bound]) -> Result<Kernel, BootError> {
-    let mut kernel = Kernel::load(&config.ebpf.settings()).map_err(BootError::Kernel)?;
+    let mut kernel = Kernel::load(&settings::kernel(&config.ebpf)).map_err(BootError::Kernel)?;
     for (index, listener) in (0..).zip(bound) {
         let sockets: Vec<_> = (0..=u8::MAX)
             .zip(&listener.sockets)

@@ -87,7 +87,8 @@ impl Control {
             tracing::error!(%error, "ebpf");
             return false;
         }
-        for (listener, address) in running.config.listeners.iter().zip(running.supervisor.addresses())
+        for (listener, address) in
+            running.config.listeners.iter().zip(running.supervisor.addresses())
         {
             tracing::info!(listener = %listener.name, "listening udp {address}");
         }
@@ -98,7 +99,11 @@ impl Control {
         match kernel.lost() {
             None => tracing::info!("steering: {}", kernel.running()),
             Some(reason) => {
-                tracing::warn!("steering: {}, not {:?}: {reason}", kernel.running(), running.config.ebpf.mode);
+                tracing::warn!(
+                    "steering: {}, not {:?}: {reason}",
+                    kernel.running(),
+                    running.config.ebpf.mode
+                );
             }
         }
         self.health.reconcile(&running.snapshot.load().clusters);

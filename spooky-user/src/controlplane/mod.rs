@@ -2,7 +2,8 @@
 //! The only writer of [`crate::snapshot::Snapshot`] and of the eBPF maps.
 //!
 //! `boot` brings everything up, `control` is the loop until the end, `supervise` watches the workers, `reload` takes a new
-//! configuration whole or not at all, `figures` are the numbers of this plane; `config`, `kernel`, `health` and `admin` do
+//! configuration whole or not at all, `settings` puts it into the words of those who carry it out, `figures` are the numbers
+//! of this plane; `config`, `kernel`, `health` and `admin` do
 //! what their names say.
 
 pub mod admin;
@@ -13,4 +14,5 @@ pub mod figures;
 pub mod health;
 pub mod kernel;
 pub mod reload;
+pub mod settings;
 pub mod supervise;

@@ -33,8 +33,9 @@ pub enum Refusal {
 ///
 /// [`Refusal::Invalid`] with everything that is wrong.
 pub fn read(path: PathBuf) -> Result<Candidate, Refusal> {
-    let config = config::load(&path)
-        .map_err(|errors| Refusal::Invalid(errors.problems().iter().map(ToString::to_string).collect()))?;
+    let config = config::load(&path).map_err(|errors| {
+        Refusal::Invalid(errors.problems().iter().map(ToString::to_string).collect())
+    })?;
     let mut certificates = Vec::new();
     let mut problems = Vec::new();
     for listener in &config.listeners {
@@ -74,7 +75,9 @@ impl Refusal {
                 }
             }
             Self::RestartOnly(lines) => {
-                tracing::error!("configuration not reloaded: these need a restart; the old one stays");
+                tracing::error!(
+                    "configuration not reloaded: these need a restart; the old one stays"
+                );
                 for line in lines {
                     tracing::error!("{line}");
                 }

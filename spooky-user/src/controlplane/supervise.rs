@@ -58,13 +58,8 @@ impl Supervisor {
             .zip(listeners)
             .map(|(index, address)| ListenerAddress { index, address: *address })
             .collect();
-        let desired = Desired {
-            generation,
-            workers: Vec::new(),
-            listeners,
-            keys,
-            access: lists(access),
-        };
+        let desired =
+            Desired { generation, workers: Vec::new(), listeners, keys, access: lists(access) };
         Self {
             kernel,
             desired,
@@ -110,8 +105,7 @@ impl Supervisor {
         let slots: Vec<WorkerSlot> = workers.iter().map(|worker| self.look(worker, now)).collect();
         let changed = slots != self.desired.workers;
         self.desired.workers = slots;
-        let overdue =
-            self.applied.is_none_or(|at| now.saturating_duration_since(at) >= RECONCILE);
+        let overdue = self.applied.is_none_or(|at| now.saturating_duration_since(at) >= RECONCILE);
         if changed || overdue {
             self.apply(now);
         }

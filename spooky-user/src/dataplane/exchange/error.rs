@@ -47,6 +47,8 @@ pub enum Kind {
     TlsFailed,
     /// The backend refused the stream unprocessed (REFUSED_STREAM or above GOAWAY's last stream).
     StreamRefused,
+    /// The backend asked for less (ENHANCE_YOUR_CALM).
+    Overloaded,
     /// The backend reset the stream.
     StreamReset,
     /// The backend's connection broke while the exchange was open.
@@ -90,6 +92,7 @@ impl ProxyError {
             | Kind::ConnectTimeout
             | Kind::TlsFailed
             | Kind::StreamRefused
+            | Kind::Overloaded
             | Kind::StreamReset
             | Kind::ConnectionLost
             | Kind::UpstreamProtocol
@@ -114,6 +117,7 @@ impl ProxyError {
             Kind::NoRoute
             | Kind::NoHealthyEndpoint
             | Kind::PoolTimeout
+            | Kind::Overloaded
             | Kind::UpstreamProtocol
             | Kind::ResponseHeaderTimeout
             | Kind::StreamIdle
@@ -133,6 +137,7 @@ impl ProxyError {
             | Kind::PoolFull
             | Kind::PoolTimeout
             | Kind::StreamRefused
+            | Kind::Overloaded
             | Kind::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
             Kind::ConnectTimeout | Kind::ResponseHeaderTimeout | Kind::StreamIdle => {
                 StatusCode::GATEWAY_TIMEOUT
@@ -157,6 +162,7 @@ impl ProxyError {
             Kind::ConnectTimeout => "connect_timeout",
             Kind::TlsFailed => "tls_failed",
             Kind::StreamRefused => "stream_refused",
+            Kind::Overloaded => "overloaded",
             Kind::StreamReset => "stream_reset",
             Kind::ConnectionLost => "connection_lost",
             Kind::UpstreamProtocol => "upstream_protocol",

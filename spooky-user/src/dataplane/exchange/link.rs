@@ -135,6 +135,7 @@ impl Link {
     pub fn push_request(&self, data: Bytes) {
         let mut request = self.request.borrow_mut();
         request.buffered += data.len();
+        self.mailbox.hold(data.len());
         request.chunks.push_back(data);
         drop(request);
         self.wake();
@@ -178,14 +179,9 @@ impl Link {
         let mut response = self.response.borrow_mut();
         response.buffered = response.buffered.saturating_sub(octets);
         response.accepted += octets;
+        self.mailbox.release(octets);
         drop(response);
         self.wake();
-    }
-
-    /// Octets held in both directions.
-    #[must_use]
-    pub fn buffered(&self) -> usize {
-        self.request.borrow().buffered + self.response.borrow().buffered
     }
 }
 
@@ -219,6 +215,7 @@ impl Link {
         let mut request = self.request.borrow_mut();
         if let Some(data) = request.chunks.pop_front() {
             request.buffered -= data.len();
+            self.mailbox.release(data.len());
             drop(request);
             self.post();
             return Poll::Ready(Ok(Inbound::Data(data)));
@@ -248,6 +245,7 @@ impl Link {
         let mut response = self.response.borrow_mut();
         if let Outbound::Data(data) = &outbound {
             response.buffered += data.len();
+            self.mailbox.hold(data.len());
         }
         response.queue.push_back(outbound);
         drop(response);
@@ -258,9 +256,15 @@ impl Link {
     pub fn abort(&self, code: AbortCode) {
         let mut response = self.response.borrow_mut();
         response.queue.clear();
-        response.buffered = 0;
+        self.mailbox.release(std::mem::take(&mut response.buffered));
         response.queue.push_back(Outbound::Abort(code));
         drop(response);
         self.post();
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.mailbox.release(self.request.get_mut().buffered + self.response.get_mut().buffered);
     }
 }

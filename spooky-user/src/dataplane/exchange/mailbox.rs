@@ -6,20 +6,15 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::task::{Context, Waker};
 
-/// Names a connection in its worker's table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ConnectionKey {
-    /// Place in the table.
-    pub index: u32,
-    /// Tells the connections apart that have had this place.
-    pub serial: u32,
-}
+use crate::id::ConnectionKey;
 
 /// The connections of one worker that want a turn.
 #[derive(Debug, Default)]
 pub struct Ready {
     connections: RefCell<Vec<ConnectionKey>>,
     waker: RefCell<Option<Waker>>,
+    /// Octets of bodies held by all links of the worker.
+    buffered: Cell<usize>,
 }
 
 /// The streams of one connection that want a turn.
@@ -48,6 +43,12 @@ impl Ready {
         out.append(&mut self.connections.borrow_mut());
     }
 
+    /// Octets of bodies held between clients and backends.
+    #[must_use]
+    pub fn buffered(&self) -> usize {
+        self.buffered.get()
+    }
+
     /// Nobody waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -71,6 +72,18 @@ impl Mailbox {
     #[must_use]
     pub fn new(key: ConnectionKey, ready: Rc<Ready>) -> Rc<Self> {
         Rc::new(Self { key, queued: Cell::new(false), streams: RefCell::new(Vec::new()), ready })
+    }
+
+    /// A link of this connection holds this many octets more.
+    pub(super) fn hold(&self, octets: usize) {
+        let buffered = &self.ready.buffered;
+        buffered.set(buffered.get() + octets);
+    }
+
+    /// A link of this connection has let go of this many octets.
+    pub(super) fn release(&self, octets: usize) {
+        let buffered = &self.ready.buffered;
+        buffered.set(buffered.get().saturating_sub(octets));
     }
 
     /// A stream has something to send or room for more. The caller makes sure that a stream is posted once.

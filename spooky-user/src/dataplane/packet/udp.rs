@@ -182,9 +182,10 @@ impl Arena {
     }
 }
 
+/// Without buffers: what stays behind while the arena is lent out.
 impl Default for Arena {
     fn default() -> Self {
-        Self::new()
+        Self { bytes: Box::default(), meta: [RecvMeta::default(); BATCH] }
     }
 }
 

@@ -33,18 +33,19 @@ impl<'e> Attempt<'e> {
     /// Runs it to its end.
     pub(super) async fn run(self, record: &mut Record<'_>) -> Result<(), Failure> {
         let shard = self.endpoint.metrics.shard(self.context.worker);
-        let answered = record.status;
         let result = self.exchange_with(shard, record).await;
         match &result {
             Ok(()) => shard.attempt(Outcome::Answered(record.status.unwrap_or(0))),
-            Err(failure) if failure.error.origin() == Origin::Downstream => {
-                shard.attempt(Outcome::Cancelled);
-            }
             Err(failure) => {
-                shard.failures.inc(failure.error.kind as usize, failure.error.label());
-                match record.status.filter(|status| answered != Some(*status)) {
-                    Some(status) => shard.attempt(Outcome::Answered(status)),
-                    None => shard.attempt(Outcome::Failed),
+                let answered = record.status.filter(|_| failure.head_sent);
+                shard.attempt(match (failure.error.origin(), answered) {
+                    (_, Some(status)) => Outcome::Answered(status),
+                    (Origin::Upstream, None) => Outcome::Failed,
+                    // The client went away, or a limit of ours was reached: not the endpoint's fault.
+                    (Origin::Downstream | Origin::Proxy, None) => Outcome::Cancelled,
+                });
+                if failure.error.origin() == Origin::Upstream {
+                    shard.failures.inc(failure.error.kind as usize, failure.error.label());
                 }
             }
         }

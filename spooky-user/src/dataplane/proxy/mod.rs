@@ -118,12 +118,17 @@ async fn attempts<'s>(
         };
         let Some(index) = context.pools.pick(cluster, key, eligible) else { return Err(last) };
         let Some(endpoint) = cluster.endpoints.get(index) else { return Err(last) };
-        tried.insert(index);
         record.attempted(endpoint);
         let attempt = Attempt::new(exchange, endpoint, context);
         match attempt.run(record).await {
             Ok(()) => return Ok(()),
-            Err(failure) if failure.may_try_again(exchange) => last = failure,
+            Err(failure) if failure.may_try_again(exchange) => {
+                // A refused stream says nothing against its endpoint: a GOAWAY was under way. Any other failure does.
+                if failure.error.kind != Kind::StreamRefused {
+                    tried.insert(index);
+                }
+                last = failure;
+            }
             Err(failure) => return Err(failure),
         }
     }

@@ -17,10 +17,9 @@ use super::connection::Connection;
 use super::reset::{self, Limiter};
 use super::settings::QuicSettings;
 use super::version;
-use crate::dataplane::exchange::mailbox::ConnectionKey;
 use crate::dataplane::packet::Datagram;
 use crate::dataplane::packet::udp::canonical_ip;
-use crate::id::ListenerId;
+use crate::id::{ConnectionKey, ListenerId};
 use crate::telemetry::metrics::WorkerMetrics;
 use crate::telemetry::reason::{DropReason, RefusedReason};
 

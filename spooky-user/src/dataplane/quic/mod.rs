@@ -3,7 +3,7 @@
 //! `endpoint` finds or makes the connection of a datagram, `connection` is one of them, `transmit` turns what they have to
 //! send into trains, `cid` issues their IDs, `reset` answers for those that are gone, `version` for versions we do not
 //! speak, `tls` picks certificates, `parameters` hands `settings` to quiche. May import: packet (types, no socket),
-//! spooky-common, exchange's keys, id, telemetry. The HTTP side of a connection stays an opaque `S`; nothing here reads a
+//! spooky-common, id, telemetry. The HTTP side of a connection stays an opaque `S`; nothing here reads a
 //! clock.
 
 pub mod buffers;

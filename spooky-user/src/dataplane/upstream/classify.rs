@@ -9,6 +9,7 @@ use crate::dataplane::exchange::error::{Kind, ProxyError};
 /// | h2 says | kind |
 /// |---|---|
 /// | RST_STREAM REFUSED_STREAM received (RFC 9113 §8.7) | `StreamRefused` |
+/// | RST_STREAM ENHANCE_YOUR_CALM received (§7) | `Overloaded` |
 /// | any other RST_STREAM received | `StreamReset` |
 /// | GOAWAY received: h2 gives it only to streams above its last stream identifier (§6.8) | `StreamRefused` |
 /// | the response was malformed (stream error found by h2, §8.1.1) | `UpstreamProtocol` |
@@ -22,6 +23,9 @@ use crate::dataplane::exchange::error::{Kind, ProxyError};
 pub fn classify(error: &h2::Error) -> ProxyError {
     let kind = match error.reason() {
         Some(Reason::REFUSED_STREAM) if error.is_remote() => Kind::StreamRefused,
+        Some(Reason::ENHANCE_YOUR_CALM) if error.is_reset() && error.is_remote() => {
+            Kind::Overloaded
+        }
         _ if error.is_go_away() && error.is_remote() => Kind::StreamRefused,
         _ if error.is_go_away() || error.is_io() => Kind::ConnectionLost,
         _ if error.is_reset() && error.is_remote() => Kind::StreamReset,
@@ -41,6 +45,7 @@ pub fn classify_reset(reason: Reason) -> Option<ProxyError> {
     let kind = match reason {
         Reason::NO_ERROR => return None,
         Reason::REFUSED_STREAM => Kind::StreamRefused,
+        Reason::ENHANCE_YOUR_CALM => Kind::Overloaded,
         _ => Kind::StreamReset,
     };
     Some(ProxyError::new(kind))

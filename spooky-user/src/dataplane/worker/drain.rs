@@ -3,11 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use quiche::Shutdown;
-
 use super::turn::Worker;
 use crate::dataplane::downstream::h3::code;
-use crate::dataplane::exchange::mailbox::ConnectionKey;
+use crate::id::ConnectionKey;
 
 /// Between the two GOAWAYs: a round trip, within these bounds.
 const GRACE_MIN: Duration = Duration::from_millis(20);
@@ -78,14 +76,12 @@ impl Worker {
     pub(super) fn end(&mut self) {
         for key in self.endpoint.keys() {
             let Some(connection) = self.endpoint.get_mut(key) else { continue };
-            let transport = &mut connection.transport;
-            let streams: Vec<u64> = transport.writable().collect();
-            for stream in streams {
-                // Never a clean end for what is cut short; Done: over already.
-                let _ = transport.stream_shutdown(stream, Shutdown::Write, code::INTERNAL_ERROR);
-            }
+            // What is cut short must not look finished.
+            let open =
+                connection.session.as_ref().is_some_and(|session| session.open_streams() > 0);
+            let error = if open { code::INTERNAL_ERROR } else { code::NO_ERROR };
             // Done: closed already.
-            let _ = transport.close(true, code::NO_ERROR, b"");
+            let _ = connection.transport.close(true, error, b"");
             self.transmit(key);
             if let Some(mut connection) = self.endpoint.remove(key)
                 && let Some(session) = &mut connection.session

@@ -7,7 +7,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Instant;
 
-use crate::dataplane::exchange::mailbox::ConnectionKey;
+use crate::id::ConnectionKey;
 
 /// The heap.
 #[derive(Debug, Default)]

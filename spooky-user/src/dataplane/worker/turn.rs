@@ -23,16 +23,16 @@ use super::timers::Timers;
 use super::{ListenerSetup, Setup};
 use crate::dataplane::downstream::h3::session::{Session, Shared};
 use crate::dataplane::exchange::Exchange;
-use crate::dataplane::exchange::mailbox::{ConnectionKey, Mailbox, Ready};
+use crate::dataplane::exchange::mailbox::{Mailbox, Ready};
 use crate::dataplane::filter::ip_access::AccessList;
-use crate::dataplane::packet::udp::{Arena, Udp};
+use crate::dataplane::packet::udp::{Arena, Udp, canonical};
 use crate::dataplane::packet::{Datagram, Path};
 use crate::dataplane::proxy;
 use crate::dataplane::quic::cid::Issuer;
 use crate::dataplane::quic::endpoint::{Arrival, Disposition, Endpoint, Listener};
 use crate::dataplane::quic::tls::{self, CertificateStore};
 use crate::dataplane::quic::transmit::{Builder, Outcome};
-use crate::id::WorkerId;
+use crate::id::{ConnectionKey, WorkerId};
 use crate::telemetry::metrics::WorkerMetrics;
 
 /// Receive calls for one listener in one turn: up to 16 trains each.
@@ -140,6 +140,7 @@ impl Worker {
         if self.draining && self.has_drained() {
             return Poll::Ready(());
         }
+        self.metrics.buffered_bytes.set(i64::try_from(self.ready.buffered()).unwrap_or(i64::MAX));
         self.metrics.turn_seconds.observe(now.elapsed());
         more |= !self.ready.is_empty() || self.postponed_can_go();
         if more {
@@ -324,7 +325,8 @@ impl Worker {
             connection.session = session;
         }
         if let Some(session) = &mut connection.session {
-            session.receive(&mut connection.transport, connection.client, now, &mut self.opened);
+            let client = canonical(connection.client);
+            session.receive(&mut connection.transport, client, now, &mut self.opened);
             session.transmit(&mut connection.transport);
         }
         self.serve_opened();

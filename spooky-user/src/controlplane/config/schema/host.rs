@@ -29,8 +29,6 @@ choice! {
         Info = "info",
         /// What connections do.
         Debug = "debug",
-        /// What packets do.
-        Trace = "trace",
     }
 }
 

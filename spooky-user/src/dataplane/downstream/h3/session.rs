@@ -18,7 +18,6 @@ use crate::dataplane::exchange::error::Kind;
 use crate::dataplane::exchange::link::{AbortCode, Link, Outbound};
 use crate::dataplane::exchange::mailbox::Mailbox;
 use crate::dataplane::exchange::{Client, Exchange};
-use crate::dataplane::packet::udp::canonical;
 use crate::dataplane::quic::buffers::Transport;
 use crate::dataplane::quic::settings::Http3Settings;
 use crate::id::ListenerId;
@@ -149,7 +148,8 @@ impl Session {
         self.streams.len()
     }
 
-    /// Takes in what the transport received: new requests go to `opened`, body and ends to their tasks.
+    /// Takes in what the transport received: new requests go to `opened`, body and ends to their tasks. `peer` is the
+    /// client's validated address, IPv4 in its own form.
     pub fn receive(
         &mut self,
         transport: &mut Transport,
@@ -235,7 +235,6 @@ impl Session {
         let stream = Stream::new(id, Rc::clone(&link), head.content_length);
         self.streams.insert(id, stream);
         self.shared.metrics.requests_active.inc();
-        let peer = canonical(peer);
         let client = Client {
             address: peer.ip(),
             port: peer.port(),
