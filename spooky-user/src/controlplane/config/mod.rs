@@ -13,12 +13,14 @@ mod check;
 mod checked;
 mod compile;
 mod difference;
+mod leaf;
 mod load;
 pub mod manual;
 mod problem;
 mod read;
 pub mod schema;
 mod source;
+mod suggest;
 pub mod units;
 
 pub use checked::{

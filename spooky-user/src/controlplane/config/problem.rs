@@ -64,13 +64,16 @@ impl Problems {
         }
     }
 
-    /// Is something wrong at this path or below it? Then what was read there is a default, and saying more would mislead.
+    /// Is something wrong at this path, below it, or with what it stands in? Then what was read there is a stand-in, and saying
+    /// more of it would mislead.
     pub(super) fn any_at(&self, path: &str) -> bool {
-        self.list.iter().any(|problem| {
-            problem.path.strip_prefix(path).is_some_and(|rest| {
+        let is_within = |inner: &str, outer: &str| {
+            inner.strip_prefix(outer).is_some_and(|rest| {
                 rest.is_empty() || rest.starts_with('.') || rest.starts_with('[')
             })
-        })
+        };
+        let mut paths = self.list.iter().map(|problem| problem.path.as_str());
+        paths.any(|at| is_within(at, path) || (!at.is_empty() && is_within(path, at)))
     }
 
     pub(super) fn into_result<T>(self, value: T) -> Result<T, ConfigErrors> {

@@ -1,15 +1,12 @@
 //! From a tree of values to the types of the schema: unknown keys refused, defaults filled in, every problem collected.
-//! May import: problem, source, units.
+//! May import: problem, source, suggest.
 //!
 //! [`section!`] declares a part of the file once: its keys, their defaults, ranges, what a reload does with them, and the
 //! manual. Reading, the printed reference and the test of `config/spooky.yaml` all come from that declaration.
 
-use std::path::PathBuf;
-use std::time::Duration;
-
 use super::problem::Problems;
 use super::source::{Places, Value, child_path};
-use super::units::{ByteSize, Percent, UnitError, parse_duration, parse_percent, parse_size};
+use super::suggest::nearest;
 
 /// A value and where it stands.
 #[derive(Clone, Copy, Debug)]
@@ -88,13 +85,17 @@ impl Node<'_> {
         problems.add(self.places.of(self.path), self.path, message);
     }
 
-    fn refuse<T>(&self, problems: &mut Problems, message: impl Into<String>) -> Option<T> {
+    pub(super) fn refuse<T>(
+        &self,
+        problems: &mut Problems,
+        message: impl Into<String>,
+    ) -> Option<T> {
         self.problem(problems, message);
         None
     }
 
     /// "X is not a Y".
-    fn expected<T>(&self, wanted: &str, problems: &mut Problems) -> Option<T> {
+    pub(super) fn expected<T>(&self, wanted: &str, problems: &mut Problems) -> Option<T> {
         self.refuse(problems, format!("{} is not {wanted}", self.value.shown()))
     }
 }
@@ -158,7 +159,7 @@ impl<'a> Entries<'a> {
             }
             None if field.default.is_none() => {
                 let accepted = match (field.shape)() {
-                    Shape::Leaf(accepted) => format!("; it is {accepted}"),
+                    Shape::Leaf(accepted) if accepted != "a text" => format!("; it is {accepted}"),
                     _ => String::new(),
                 };
                 let path = child_path(self.node.path, field.name);
@@ -346,45 +347,9 @@ fn unknown_key(key: &str, fields: &[Field]) -> String {
     }
 }
 
-/// The candidate that is a likely slip of the pen away from `text`.
-pub(crate) fn nearest<'a>(
-    text: &str,
-    candidates: impl Iterator<Item = &'a str>,
-) -> Option<&'a str> {
-    let folded = text.to_ascii_lowercase().replace('-', "_");
-    let allowed = (folded.chars().count() / 3).clamp(1, 3);
-    candidates
-        .map(|candidate| (distance(&folded, candidate), candidate))
-        .filter(|(distance, _)| *distance <= allowed)
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, candidate)| candidate)
-}
-
-/// Edit distance with transpositions (optimal string alignment). Keys are short; a long text is far from all of them.
-fn distance(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(64).collect(), b.chars().collect());
-    let mut rows = vec![vec![0; b.len() + 1]; a.len() + 1];
-    for i in 0..=a.len() {
-        for j in 0..=b.len() {
-            rows[i][j] = if i == 0 || j == 0 {
-                i + j
-            } else {
-                let cost = usize::from(a[i - 1] != b[j - 1]);
-                let mut least =
-                    (rows[i - 1][j] + 1).min(rows[i][j - 1] + 1).min(rows[i - 1][j - 1] + cost);
-                if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                    least = least.min(rows[i - 2][j - 2] + 1);
-                }
-                least
-            };
-        }
-    }
-    rows[a.len()][b.len()]
-}
-
 // === lists and options ===
 
-impl<T: Read> Read for Vec<T> {
+impl<T: Read + Default> Read for Vec<T> {
     fn shape() -> Shape {
         match T::shape() {
             Shape::Section(fields) => Shape::List(fields),
@@ -402,11 +367,11 @@ impl<T: Read> Read for Vec<T> {
         let mut list = Vec::with_capacity(items.len());
         for (index, value) in items.iter().enumerate() {
             let path = format!("{}[{index}]", node.path);
-            // An item with a problem is left out: positions no longer matter, for the file is refused.
+            // A stand-in keeps the places of the others, so that their problems are found, too.
             let node = Node { value, path: &path, places: node.places };
-            list.push(T::read(node, limits, problems));
+            list.push(T::read(node, limits, problems).unwrap_or_default());
         }
-        list.into_iter().collect()
+        Some(list)
     }
 }
 
@@ -447,169 +412,4 @@ impl<T: Read + Default> Read for Named<T> {
         });
         Some(Self(read.collect()))
     }
-}
-
-// === leaves ===
-
-macro_rules! read_integer {
-    ($($type:ty),*) => {$(
-        impl Read for $type {
-            fn shape() -> Shape {
-                Shape::Leaf("a whole number".to_owned())
-            }
-
-            fn read(node: Node<'_>, limits: Limits, problems: &mut Problems) -> Option<Self> {
-                let Value::Integer(number) = node.value else {
-                    return node.expected("a whole number", problems);
-                };
-                let parse = |text: &str| text.parse::<i128>().ok();
-                within(node, *number, limits, parse, problems)?;
-                match <$type>::try_from(*number) {
-                    Ok(number) => Some(number),
-                    Err(_) => node.refuse(problems, format!("{number} is out of range (accepted: 0 to {})", <$type>::MAX)),
-                }
-            }
-        }
-    )*};
-}
-read_integer!(u8, u16, u32, u64);
-
-impl Read for bool {
-    fn shape() -> Shape {
-        Shape::Leaf("true or false".to_owned())
-    }
-
-    fn read(node: Node<'_>, _limits: Limits, problems: &mut Problems) -> Option<Self> {
-        match node.value {
-            Value::Bool(value) => Some(*value),
-            _ => node.expected("true or false", problems),
-        }
-    }
-}
-
-impl Read for String {
-    fn shape() -> Shape {
-        Shape::Leaf("a text".to_owned())
-    }
-
-    fn read(node: Node<'_>, _limits: Limits, problems: &mut Problems) -> Option<Self> {
-        match node.value {
-            Value::Text(text) if text.is_empty() => node.refuse(problems, "is empty"),
-            Value::Text(text) => Some(text.clone()),
-            Value::Integer(_) | Value::Float(_) | Value::Bool(_) => {
-                let shown = node.value.shown();
-                node.refuse(problems, format!("{shown} is not a text; write \"{shown}\""))
-            }
-            _ => node.expected("a text", problems),
-        }
-    }
-}
-
-impl Read for PathBuf {
-    fn shape() -> Shape {
-        Shape::Leaf("a file name".to_owned())
-    }
-
-    fn read(node: Node<'_>, limits: Limits, problems: &mut Problems) -> Option<Self> {
-        String::read(node, limits, problems).map(PathBuf::from)
-    }
-}
-
-impl Read for Duration {
-    fn shape() -> Shape {
-        Shape::Leaf("a duration such as 30s, 500ms or 1m30s".to_owned())
-    }
-
-    fn read(node: Node<'_>, limits: Limits, problems: &mut Problems) -> Option<Self> {
-        let kind = Unit { name: "a duration", example: "s", units: "ms, s, m, h, d" };
-        with_unit(node, limits, &kind, parse_duration, problems)
-    }
-}
-
-impl Read for ByteSize {
-    fn shape() -> Shape {
-        Shape::Leaf("a size such as 64KiB or 1MiB".to_owned())
-    }
-
-    fn read(node: Node<'_>, limits: Limits, problems: &mut Problems) -> Option<Self> {
-        let kind = Unit { name: "a size", example: "KiB", units: "B, KiB, MiB, GiB" };
-        with_unit(node, limits, &kind, parse_size, problems)
-    }
-}
-
-impl Read for Percent {
-    fn shape() -> Shape {
-        Shape::Leaf("a percentage such as 15%".to_owned())
-    }
-
-    fn read(node: Node<'_>, limits: Limits, problems: &mut Problems) -> Option<Self> {
-        let kind = Unit { name: "a percentage", example: "%", units: "%" };
-        with_unit(node, limits, &kind, parse_percent, problems)
-    }
-}
-
-struct Unit {
-    name: &'static str,
-    example: &'static str,
-    units: &'static str,
-}
-
-fn with_unit<T: Copy + PartialOrd>(
-    node: Node<'_>,
-    limits: Limits,
-    unit: &Unit,
-    parse: fn(&str) -> Result<T, UnitError>,
-    problems: &mut Problems,
-) -> Option<T> {
-    let Unit { name, example, units } = unit;
-    let accepted = accepted(limits);
-    let shown = node.value.shown();
-    let parsed = match node.value {
-        Value::Text(text) => parse(text),
-        Value::Integer(_) => Err(UnitError::NoUnit),
-        Value::Float(_) => Err(UnitError::Fraction),
-        _ => Err(UnitError::Malformed),
-    };
-    let message = match parsed {
-        Ok(value) => return within(node, value, limits, |text| parse(text).ok(), problems),
-        Err(UnitError::NoUnit) => {
-            let number = shown.trim_matches('"');
-            format!("{number} has no unit; write {name} such as {number}{example}{accepted}")
-        }
-        Err(UnitError::UnknownUnit) => {
-            format!("{shown} has an unknown unit; units are {units}, without a space{accepted}")
-        }
-        Err(UnitError::Fraction) => {
-            format!("{shown} has a fraction; write a whole number of a smaller unit{accepted}")
-        }
-        Err(UnitError::TooLarge) => format!("{shown} is too large{accepted}"),
-        Err(UnitError::Malformed) => {
-            format!("{shown} is not {name}; write a number and a unit ({units}){accepted}")
-        }
-    };
-    node.refuse(problems, message)
-}
-
-fn within<T: Copy + PartialOrd>(
-    node: Node<'_>,
-    value: T,
-    limits: Limits,
-    parse: impl Fn(&str) -> Option<T>,
-    problems: &mut Problems,
-) -> Option<T> {
-    let inside = limits.is_none_or(|(min, max)| {
-        parse(min).is_none_or(|min| value >= min) && parse(max).is_none_or(|max| value <= max)
-    });
-    if inside {
-        return Some(value);
-    }
-    let shown = node.value.shown();
-    node.refuse(
-        problems,
-        format!("{} is out of range{}", shown.trim_matches('"'), accepted(limits)),
-    )
-}
-
-fn accepted(limits: Limits) -> String {
-    limits.map_or(String::new(), |(min, max)| format!(" (accepted: {min} to {max})"))
 }

@@ -42,7 +42,7 @@ pub(super) fn parse(text: &str, problems: &mut Problems) -> Option<(Value, Place
         Ok(places) => places,
         Err(error) => {
             let place = Place { line: error.marker().line(), column: error.marker().col() + 1 };
-            problems.add(place, "", format!("not YAML: {}", error.info()));
+            problems.add(place, "", format!("cannot be read as YAML: {}", error.info()));
             return None;
         }
     };
@@ -53,7 +53,7 @@ pub(super) fn parse(text: &str, problems: &mut Problems) -> Option<(Value, Place
                 line: location.line(),
                 column: location.column(),
             });
-            problems.add(place, "", format!("not YAML: {error}"));
+            problems.add(place, "", format!("cannot be read as YAML: {error}"));
             None
         }
     }
@@ -97,8 +97,20 @@ enum Open {
 fn locate(text: &str, problems: &mut Problems) -> Result<Places, ScanError> {
     let mut places = Places::default();
     let mut stack: Vec<Open> = Vec::new();
+    let mut documents = 0;
     for event in Parser::new_from_str(text) {
         let (event, span) = event?;
+        let refused = match &event {
+            Event::Scalar(.., Some(_))
+            | Event::SequenceStart(_, Some(_))
+            | Event::MappingStart(_, Some(_)) => Some("tags such as !name mean nothing here"),
+            Event::DocumentStart(_) if documents > 0 => Some("a second document begins; keep one"),
+            _ => None,
+        };
+        if let Some(message) = refused {
+            return Err(ScanError::new_str(span.start, message));
+        }
+        documents += usize::from(matches!(event, Event::DocumentStart(_)));
         if stack.len() > DEPTH_MAX {
             let message = format!("lists and mappings more than {DEPTH_MAX} deep in each other");
             return Err(ScanError::new(span.start, message));
@@ -157,6 +169,8 @@ fn enter(stack: &mut [Open], places: &mut Places, problems: &mut Problems, span:
     if let Some(first) = places.places.get(&path).filter(|_| !path.ends_with('?')) {
         let line = first.line;
         problems.add(place, &path, format!("given twice, the first time on line {line}; keep one"));
+        // What stands below it is not given twice as well.
+        return format!("{path} again");
     } else if places.size < PATHS_SIZE_MAX {
         places.size += path.len();
         places.places.insert(path.clone(), place);
@@ -201,6 +215,14 @@ impl<'de> Visitor<'de> for ValueVisitor {
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a value without a tag")
+    }
+
+    fn visit_none<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        Value::deserialize(deserializer)
     }
 
     fn visit_unit<E>(self) -> Result<Value, E> {

@@ -19,7 +19,7 @@ pub struct AliasTable {
 struct Column {
     /// Share of the column that is its own, in units of the sum of all weights.
     own: u64,
-    alias: u32,
+    alias: usize,
 }
 
 impl AliasTable {
@@ -34,7 +34,7 @@ impl AliasTable {
         let (mut small, mut large): (Vec<usize>, Vec<usize>) =
             (0..columns.len()).partition(|&index| columns[index].own < sum);
         while let (Some(poor), Some(rich)) = (small.pop(), large.last().copied()) {
-            columns[poor].alias = u32::try_from(rich).expect("endpoints are counted in u32");
+            columns[poor].alias = rich;
             columns[rich].own -= sum - columns[poor].own;
             if columns[rich].own < sum {
                 large.pop();
@@ -79,6 +79,6 @@ impl AliasTable {
         }
         let index = rng.usize(0..self.columns.len());
         let column = self.columns.get(index)?;
-        Some(if rng.u64(0..self.sum) < column.own { index } else { column.alias as usize })
+        Some(if rng.u64(0..self.sum) < column.own { index } else { column.alias })
     }
 }

@@ -36,7 +36,7 @@ pub enum HostPattern {
     Suffix(String),
 }
 
-/// What a rule wants of the path, compared byte by byte without decoding.
+/// What a rule wants of the path, compared byte by byte: both in the normal form of `codec::path`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum PathPattern {
     /// Exactly this path.

@@ -38,14 +38,18 @@ fn list(
 ) -> Vec<IpNet> {
     let mut networks = Vec::new();
     for (index, text) in written.iter().enumerate() {
+        let path = format!("access.{key}[{index}]");
         match network(text) {
             Ok(network) => networks.push(network),
-            Err(message) => checker.problem(&format!("access.{key}[{index}]"), message),
+            Err(_) if checker.is_faulty(&path) => {}
+            Err(message) => checker.problem(&path, message),
         }
     }
     for (index, file) in files.iter().enumerate() {
         let path = format!("access.{key}_files[{index}]");
-        networks.extend(list_file(checker, &path, file));
+        if !checker.is_faulty(&path) {
+            networks.extend(list_file(checker, &path, file));
+        }
     }
     networks.sort_unstable();
     networks.dedup();

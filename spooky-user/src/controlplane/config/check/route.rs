@@ -3,9 +3,10 @@
 use std::net::Ipv6Addr;
 
 use super::Checker;
+use crate::codec::path::Target;
 use crate::controlplane::config::checked::RouteConfig;
-use crate::controlplane::config::read::nearest;
 use crate::controlplane::config::schema;
+use crate::controlplane::config::suggest::nearest;
 use crate::dataplane::route::{HostPattern, PathPattern, duplicates};
 use crate::id::ClusterId;
 
@@ -39,11 +40,15 @@ pub(super) fn check(
         .map(|(index, route)| one(checker, &format!("routes[{index}]"), route, upstreams))
         .collect();
     let matches = list.iter().enumerate().filter_map(|(index, route)| {
+        if checker.is_faulty(&format!("routes[{index}].match")) {
+            return None;
+        }
         let path = path(&route.r#match)?;
         let hosts = route.r#match.hosts.iter().map(|host| pattern(host)).collect::<Vec<_>>();
         Some((index, hosts, path))
     });
-    alike(checker, list, &matches.collect::<Vec<_>>());
+    let matches: Vec<_> = matches.collect();
+    alike(checker, list, &matches);
     routes.into_iter().flatten().collect()
 }
 
@@ -146,6 +151,9 @@ fn pattern(host: &str) -> HostPattern {
 
 /// A host name, a `*.` wildcard or an IP address as it stands in `:authority`, in lower case.
 pub(super) fn host_name(checker: &mut Checker<'_>, at: &str, host: &str) -> Option<String> {
+    if checker.is_faulty(at) {
+        return None;
+    }
     let lower = host.to_ascii_lowercase();
     let label = |label: &str| {
         let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
@@ -178,18 +186,26 @@ pub(super) fn host_name(checker: &mut Checker<'_>, at: &str, host: &str) -> Opti
     None
 }
 
-/// A path as a request has it: begins with a slash, no query, only octets that a URI may have.
+/// A path in the normal form in which requests are routed: another spelling would never match.
 fn request_path(checker: &mut Checker<'_>, at: &str, path: &str) {
-    if path.contains('?') {
-        checker.problem(
-            at,
-            format!("\"{}\" has a query; routes look at paths alone", path.escape_debug()),
-        );
+    let shown = path.escape_debug();
+    let message = if path.contains('?') {
+        format!("\"{shown}\" has a query; routes look at paths alone")
     } else if path.len() > PATH_LEN_MAX {
-        checker.problem(at, format!("is longer than {PATH_LEN_MAX} octets"));
+        format!("is longer than {PATH_LEN_MAX} octets")
     } else {
-        request_target(checker, at, path);
-    }
+        match Target::parse(path.as_bytes()) {
+            Ok(target) if target.path() == path => return,
+            Ok(target) => {
+                let normal = target.path();
+                format!(
+                    "\"{shown}\" never matches: requests for it are routed as \"{normal}\"; write that"
+                )
+            }
+            Err(error) => format!("\"{shown}\" never matches: {error}"),
+        }
+    };
+    checker.problem(at, message);
 }
 
 /// A path with or without a query (RFC 9112 §3.2.1).

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::controlplane::config::problem::Problems;
-use crate::controlplane::config::read::{Limits, Node, Read, Shape, choice, nearest, section};
+use crate::controlplane::config::read::{Limits, Node, Read, Shape, choice, section};
 use crate::controlplane::config::source::Value;
+use crate::controlplane::config::suggest::nearest;
 use crate::controlplane::config::units::{ByteSize, Percent};
 
 section! {
@@ -236,8 +237,8 @@ section! {
         /// Host names without port: exact, or `*.example.com` for one label or more before it. An exact host wins over a
         /// wildcard, a longer wildcard over a shorter one, and any of them over a route without hosts.
         hosts: Vec<String> = "[]", live;
-        /// Exactly this path, without the query. Wins over a prefix. Compared as it was sent, nothing decoded. Not together
-        /// with `path_prefix`.
+        /// Exactly this path, without the query. Wins over a prefix. Requests are routed by a normal form of their path: no
+        /// dot segments, no double slashes, `%61` decoded to `a`. Not together with `path_prefix`.
         path: Option<String> = "null", live;
         /// This path and everything below it: `/api` takes /api and /api/x, not /apix. The longest prefix wins. Without `path`
         /// and `path_prefix`: every path.
