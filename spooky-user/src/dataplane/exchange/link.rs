@@ -268,3 +268,80 @@ impl Drop for Link {
         self.mailbox.release(self.request.get_mut().buffered + self.response.get_mut().buffered);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataplane::exchange::mailbox::Ready;
+    use crate::id::ConnectionKey;
+
+    fn link() -> (Rc<Link>, Rc<Mailbox>, Rc<Ready>) {
+        let ready: Rc<Ready> = Rc::default();
+        let key = ConnectionKey { index: 0, serial: 0 };
+        let mailbox = Mailbox::new(key, Rc::clone(&ready));
+        (Link::new(4, Rc::clone(&mailbox)), mailbox, ready)
+    }
+
+    #[test]
+    fn the_request_side_is_bounded_and_asks_for_more_when_there_is_room() {
+        let (link, mailbox, ready) = link();
+        link.push_request(Bytes::from(vec![0; BUFFER_SIZE]));
+        assert_eq!(link.request_room(), 0);
+        assert_eq!(ready.buffered(), BUFFER_SIZE);
+        assert!(ready.is_empty());
+        assert!(matches!(link.poll_request(), Poll::Ready(Ok(Inbound::Data(_)))));
+        assert_eq!(link.request_room(), BUFFER_SIZE);
+        let mut posted = Vec::new();
+        mailbox.take(&mut posted);
+        assert_eq!(posted, [4]);
+        assert!(link.poll_request().is_pending());
+        link.end_request(None);
+        assert!(matches!(link.poll_request(), Poll::Ready(Ok(Inbound::End))));
+    }
+
+    #[test]
+    fn a_stream_is_posted_once_until_it_is_seen() {
+        let (link, mailbox, ready) = link();
+        link.send(Outbound::Data(Bytes::from_static(b"a")));
+        link.send(Outbound::End);
+        let mut keys = Vec::new();
+        ready.take(&mut keys);
+        assert_eq!(keys.len(), 1);
+        let mut posted = Vec::new();
+        mailbox.take(&mut posted);
+        assert_eq!(posted, [4]);
+        link.seen();
+        assert!(matches!(link.pop_response(), Some(Outbound::Data(_))));
+        assert!(link.ends_next());
+        link.send(Outbound::End);
+        mailbox.take(&mut posted);
+        assert_eq!(posted, [4, 4]);
+    }
+
+    #[test]
+    fn window_is_given_back_only_for_what_was_taken() {
+        let (link, _mailbox, ready) = link();
+        link.send(Outbound::Data(Bytes::from(vec![0; BUFFER_SIZE])));
+        assert!(!link.has_response_room());
+        assert_eq!(link.take_accepted(), 0);
+        link.accept_response(1000);
+        assert!(link.has_response_room());
+        assert_eq!((link.take_accepted(), link.take_accepted()), (1000, 0));
+        assert_eq!(ready.buffered(), BUFFER_SIZE - 1000);
+        link.abort(AbortCode::Internal);
+        assert_eq!(ready.buffered(), 0);
+        assert!(matches!(link.pop_response(), Some(Outbound::Abort(AbortCode::Internal))));
+        assert!(link.pop_response().is_none());
+    }
+
+    #[test]
+    fn a_failure_comes_before_data_and_the_first_one_stays() {
+        let (link, _mailbox, ready) = link();
+        link.push_request(Bytes::from_static(b"abc"));
+        link.fail(Kind::ClientGone);
+        link.fail(Kind::ClientMalformed);
+        assert!(matches!(link.poll_request(), Poll::Ready(Err(Kind::ClientGone))));
+        drop(link);
+        assert_eq!(ready.buffered(), 0);
+    }
+}

@@ -75,6 +75,7 @@ impl Worker {
             worker: u8::try_from(setup.id.0).unwrap_or(u8::MAX),
             generation: setup.generation,
         };
+        let now = Instant::now();
         let mut sockets = Vec::new();
         let mut listeners = Vec::new();
         let mut sessions = Vec::new();
@@ -82,14 +83,13 @@ impl Worker {
             let shared = Shared::new(&listener.http3, listener.id, Arc::clone(&metrics))
                 .map_err(|error| StartError::Transport(error.to_string()))?;
             sessions.push(Rc::new(shared));
-            listeners.push(transport(&listener, owner, setup.workers)?);
+            listeners.push(transport(&listener, owner, setup.workers, now)?);
             let udp = Udp::new(listener.socket).map_err(StartError::Socket)?;
             sockets.push(Socket::new(listener.id, udp, Arc::clone(&metrics)));
         }
-        let now = Instant::now();
         Ok(Self {
             id: setup.id,
-            endpoint: Endpoint::new(listeners, Arc::clone(&metrics), now),
+            endpoint: Endpoint::new(listeners, Arc::clone(&metrics)),
             sockets,
             sessions,
             timers: Timers::default(),
@@ -416,11 +416,12 @@ fn transport(
     listener: &ListenerSetup,
     owner: Owner,
     workers: usize,
+    now: Instant,
 ) -> Result<Listener, StartError> {
     let store: Arc<ArcSwap<CertificateStore>> = Arc::clone(&listener.certificates);
     let context = tls::context(store).map_err(|error| StartError::Transport(error.to_string()))?;
     let config = quiche::Config::with_boring_ssl_ctx_builder(quiche::PROTOCOL_VERSION, context)
         .map_err(|error| StartError::Transport(error.to_string()))?;
     let issuer = Issuer::new(&listener.secrets, owner);
-    Ok(Listener::new(listener.id, config, listener.quic.clone(), issuer, workers))
+    Ok(Listener::new(listener.id, config, listener.quic.clone(), issuer, workers, now))
 }

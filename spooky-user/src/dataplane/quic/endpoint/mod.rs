@@ -56,6 +56,7 @@ pub struct Listener {
     config: quiche::Config,
     settings: QuicSettings,
     issuer: Issuer,
+    resets: Limiter,
     /// This worker's share of `max_connections`.
     connections_max: usize,
     connections: usize,
@@ -71,7 +72,6 @@ pub struct Endpoint<S> {
     originals: HashMap<(u8, [u8; 20]), ConnectionKey>,
     listeners: Vec<Listener>,
     metrics: Arc<WorkerMetrics>,
-    resets: Limiter,
     draining: bool,
     fresh: Vec<Cid>,
 }
@@ -111,10 +111,12 @@ impl Listener {
         settings: QuicSettings,
         issuer: Issuer,
         workers: usize,
+        now: Instant,
     ) -> Self {
         super::parameters::apply(&mut config, &settings);
         let connections_max = settings.max_connections.div_ceil(workers.max(1)).max(1);
-        Self { id, config, settings, issuer, connections_max, connections: 0 }
+        let resets = Limiter::new(settings.stateless_resets_per_second, now);
+        Self { id, config, settings, issuer, resets, connections_max, connections: 0 }
     }
 }
 
@@ -129,9 +131,7 @@ impl std::fmt::Debug for Listener {
 impl<S> Endpoint<S> {
     /// No connections yet.
     #[must_use]
-    pub fn new(listeners: Vec<Listener>, metrics: Arc<WorkerMetrics>, now: Instant) -> Self {
-        let per_second =
-            listeners.iter().map(|it| it.settings.stateless_resets_per_second).max().unwrap_or(0);
+    pub fn new(listeners: Vec<Listener>, metrics: Arc<WorkerMetrics>) -> Self {
         Self {
             slots: Vec::new(),
             free: Vec::new(),
@@ -140,7 +140,6 @@ impl<S> Endpoint<S> {
             originals: HashMap::new(),
             listeners,
             metrics,
-            resets: Limiter::new(per_second, now),
             draining: false,
             fresh: Vec::new(),
         }
@@ -259,13 +258,14 @@ impl<S> Endpoint<S> {
         if header.form != Form::Short {
             return Disposition::Dropped;
         }
-        if !self.resets.take(arrival.now) {
+        let Some(place) = self.listeners.iter_mut().find(|it| it.id == arrival.listener) else {
+            return Disposition::Dropped;
+        };
+        if !place.resets.take(arrival.now) {
             self.metrics.stateless_resets_limited.inc();
             return Disposition::Dropped;
         }
-        let written = self
-            .issuer(arrival.listener)
-            .and_then(|issuer| reset::write(issuer, &header.dcid, trigger_size, out));
+        let written = reset::write(&place.issuer, &header.dcid, trigger_size, out);
         match written {
             Some(size) => {
                 self.metrics.stateless_resets_sent.inc();
@@ -495,3 +495,6 @@ impl<S> std::fmt::Debug for Endpoint<S> {
         f.debug_struct("Endpoint").field("connections", &self.live).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;
