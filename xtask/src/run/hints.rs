@@ -96,8 +96,8 @@ fn kernel_line(metrics: &str, tried: bool) -> String {
         return format!("{mode}; {steered:.0} packets steered to their owner so far");
     }
     format!(
-        "{mode}; of 5 requests just tried: {placed:.0} packets of new connections placed, \
-         {steered:.0} steered to their owner, {astray:.0} astray"
+        "{mode}: tried 5 requests; packets of new connections placed {placed:.0}, steered to \
+         their owner {steered:.0}, astray {astray:.0}"
     )
 }
 
@@ -125,8 +125,8 @@ spooky_steer_forwarded_total 1
     #[test]
     fn the_kernel_line_says_mode_and_counts() {
         let line = kernel_line(METRICS, true);
-        assert!(line.starts_with("xdp; ") && line.contains("12 steered"), "{line}");
-        assert!(line.contains("2 packets of new") && line.contains("1 astray"), "{line}");
+        assert!(line.starts_with("xdp: ") && line.contains("to their owner 12"), "{line}");
+        assert!(line.contains("placed 2") && line.contains("astray 1"), "{line}");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! so that it can drain into living backends. Builds nothing and installs nothing.
 
 use super::{ADMIN, BACKENDS, CONFIG, LOOK, Stop, child_command, ended, hints, http, signal};
-use crate::command::{Failure, cannot_start, output, say};
+use crate::command::{Failure, cannot_start, line, output, say};
 use rustix::process::Signal;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -26,6 +26,8 @@ const BACKEND_DEADLINE: Duration = Duration::from_secs(3);
 /// A child that is ended, at the latest, when this value is dropped.
 struct Running {
     name: &'static str,
+    /// As a person would start it.
+    again: String,
     child: Child,
 }
 
@@ -56,14 +58,25 @@ pub(super) fn supervise(bin: &Path, stop: &Stop) -> Result<(), Failure> {
         if let Some(status) = ended(&mut spooky.child)? {
             return Err(Failure::new(format!("spooky ended by itself ({status}), see above")));
         }
-        for backend in &mut backends {
-            if let Some(status) = ended(&mut backend.child)? {
-                let name = backend.name;
-                return Err(Failure::new(format!("backend {name} ended by itself ({status})")));
-            }
+        for gone in take_ended(&mut backends)? {
+            say(format_args!("backend {gone}\nspooky goes on with the others"));
         }
         std::thread::park_timeout(LOOK);
     }
+}
+
+/// Removes the backends that have ended, which may be the person's own experiment, and gives for each
+/// how it ended and how it is started again.
+fn take_ended(backends: &mut Vec<Running>) -> Result<Vec<String>, Failure> {
+    let mut gone = Vec::new();
+    for index in (0..backends.len()).rev() {
+        if let Some(status) = ended(&mut backends[index].child)? {
+            let Running { name, again, .. } = &backends[index];
+            gone.push(format!("{name} ended ({status}); to start it again: {again}"));
+            backends.remove(index);
+        }
+    }
+    Ok(gone)
 }
 
 fn start_backend(bin: &Path, name: &'static str, address: &str) -> Result<Running, Failure> {
@@ -72,7 +85,9 @@ fn start_backend(bin: &Path, name: &'static str, address: &str) -> Result<Runnin
     as_invoking_user(&mut command);
     let mut child = command.spawn().map_err(|error| cannot_start(&command, &error))?;
     let stdout = child.stdout.take();
-    let running = Running { name, child };
+    let program = bin.join("spooky-origin");
+    let again = format!("{} --listen {address} --name {name}", program.display());
+    let running = Running { name, again, child };
     let started = stdout.map(|stdout| first_line(name, stdout));
     match started.map(|line| line.recv_timeout(START_DEADLINE)) {
         Some(Ok(line)) if line.starts_with("listening") => {
@@ -116,7 +131,7 @@ fn start_spooky(bin: &Path) -> Result<Running, Failure> {
     let mut command = child_command(&bin.join("spooky"));
     command.args(["run", "--config", CONFIG]);
     let child = command.spawn().map_err(|error| cannot_start(&command, &error))?;
-    Ok(Running { name: "spooky", child })
+    Ok(Running { name: "spooky", again: line(&command), child })
 }
 
 /// `false`: a signal came first.
