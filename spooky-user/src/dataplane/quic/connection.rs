@@ -188,8 +188,16 @@ impl<S> Connection<S> {
         }
     }
 
-    /// Why the handshake failed, for a connection that closed before it was established; `None` when that was counted.
-    pub(super) fn handshake_failure(&self) -> Option<HandshakeFailure> {
+    /// Counts a handshake that has failed, once, as soon as it has.
+    pub(super) fn note_handshake_failure(&mut self, metrics: &WorkerMetrics) {
+        if let Some(failure) = self.handshake_failure() {
+            self.handshake_deadline = None;
+            metrics.handshakes_failed.inc(failure);
+        }
+    }
+
+    /// Why the handshake failed; `None` when it has not, or when that was counted.
+    fn handshake_failure(&self) -> Option<HandshakeFailure> {
         self.handshake_deadline?;
         if self.transport.is_established() {
             return None;
@@ -205,7 +213,7 @@ impl<S> Connection<S> {
         if self.transport.peer_error().is_some() {
             return Some(HandshakeFailure::PeerClosed);
         }
-        Some(HandshakeFailure::Timeout)
+        self.transport.is_closed().then_some(HandshakeFailure::Timeout)
     }
 }
 

@@ -49,7 +49,9 @@ impl Worker {
             session.leave();
             session.transmit(&mut connection.transport);
         }
-        if session.has_left() && connection.transport.local_error().is_none() {
+        if connection.transport.local_error().is_none()
+            && session.has_left(&mut connection.transport)
+        {
             let _ = connection.transport.close(true, code::NO_ERROR, b"");
         }
     }

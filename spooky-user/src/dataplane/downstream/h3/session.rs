@@ -27,6 +27,9 @@ use crate::telemetry::reason::MalformedReason;
 /// The largest stream ID a client can open, for the first of two GOAWAYs (RFC 9114 §5.2).
 const GOAWAY_ANY: u64 = (1 << 62) - 4;
 
+/// Streams that may linger before the list is pruned: twice what may usually be open.
+const LINGERING: usize = 256;
+
 /// What all sessions of one listener on one worker share.
 pub struct Shared {
     /// Limits on field sections.
@@ -71,6 +74,8 @@ pub struct Session {
     scratch: Vec<u64>,
     /// STOP_SENDING frames seen so far.
     stopped: u64,
+    /// Streams that are over for HTTP and perhaps not yet acknowledged in full.
+    lingering: Vec<u64>,
 }
 
 // === impl Shared ===
@@ -139,6 +144,7 @@ impl Session {
             blocked: Vec::new(),
             scratch: Vec::new(),
             stopped: 0,
+            lingering: Vec::new(),
         })
     }
 
@@ -192,6 +198,9 @@ impl Session {
         // `flush` puts those that are still blocked into the (new) list; keep the old one's memory for them.
         waiting.append(&mut self.blocked);
         self.blocked = waiting;
+        if self.lingering.len() >= LINGERING {
+            self.prune_lingering(transport);
+        }
         self.send_goaway(transport);
     }
 
@@ -374,7 +383,15 @@ impl Session {
         if self.streams.get(&id).is_some_and(Stream::is_over) {
             self.streams.remove(&id);
             self.shared.metrics.requests_active.dec();
+            self.lingering.push(id);
         }
+    }
+
+    /// Forgets those of `lingering` that quiche has forgotten: everything sent on them is acknowledged.
+    fn prune_lingering(&mut self, transport: &mut Transport) {
+        self.lingering.retain(|id| {
+            !matches!(transport.stream_capacity(*id), Err(quiche::Error::InvalidStreamState(_)))
+        });
     }
 
     // === going away ===
@@ -393,10 +410,15 @@ impl Session {
         }
     }
 
-    /// The final GOAWAY is out and every request is answered.
+    /// The final GOAWAY is out, every request is answered, and the client has all of every answer: closing now loses
+    /// nothing (RFC 9114 §5.2).
     #[must_use]
-    pub fn has_left(&self) -> bool {
-        matches!(self.leaving, Leaving::Final { sent: true, .. }) && self.streams.is_empty()
+    pub fn has_left(&mut self, transport: &mut Transport) -> bool {
+        if !matches!(self.leaving, Leaving::Final { sent: true, .. }) || !self.streams.is_empty() {
+            return false;
+        }
+        self.prune_lingering(transport);
+        self.lingering.is_empty()
     }
 
     fn send_goaway(&mut self, transport: &mut Transport) {

@@ -422,6 +422,7 @@ impl<S> Endpoint<S> {
                 connection.issued.retain(|issued| *issued != cid);
             }
         }
+        connection.note_handshake_failure(&self.metrics);
         if !connection.transport.is_established() || connection.transport.is_closed() {
             return;
         }
@@ -453,9 +454,7 @@ impl<S> Endpoint<S> {
             place.connections -= 1;
         }
         connection.report(&self.metrics);
-        if let Some(failure) = connection.handshake_failure() {
-            self.metrics.handshakes_failed.inc(failure);
-        }
+        connection.note_handshake_failure(&self.metrics);
         self.metrics.connections_closed.inc(connection.close_reason());
         self.metrics.connections_active.dec();
         Some(connection)

@@ -320,8 +320,10 @@ fn a_client_without_h3_is_refused_with_its_alert() {
     rig.settle(rig.from);
     // RFC 9001 §8.1: no_application_protocol, alert 120.
     assert_eq!(rig.client.peer_error().map(|error| error.error_code), Some(0x100 + 120));
-    let failure = rig.endpoint.get_mut(rig.key.unwrap()).unwrap().handshake_failure();
-    assert_eq!(failure, Some(crate::telemetry::reason::HandshakeFailure::Alpn));
+    let alpn = crate::telemetry::reason::HandshakeFailure::Alpn;
+    assert_eq!(rig.metrics.handshakes_failed[alpn].value(), 1);
+    assert!(rig.endpoint.remove(rig.key.unwrap()).is_some());
+    assert_eq!(rig.metrics.handshakes_failed[alpn].value(), 1, "counted once");
 }
 
 #[test]
