@@ -181,6 +181,7 @@ class Connection(QuicConnectionProtocol):
         self.sockets = sockets
         self.goaway_seen = asyncio.Event()
         self.stateless_reset = asyncio.Event()
+        self.rebindings = 0
 
     # === life ===
 
@@ -223,10 +224,16 @@ class Connection(QuicConnectionProtocol):
         self.sockets.append(transport)
 
     async def rebind(self):
-        """Goes on from a new local port with the same connection IDs, as behind a NAT that lost its mapping."""
+        """Goes on from a new local port with the same connection IDs, as behind a NAT that lost its mapping.
+
+        The PING is for a receiver that has acknowledged everything: it would never send again, and what the peer sends
+        goes to a port that is no more.
+        """
         old = self.sockets[-1]
         await self._attach()
         old.close()
+        self._quic.send_ping(self.rebindings)
+        self.rebindings += 1
         self.transmit()
 
     def abandon(self):

@@ -47,7 +47,6 @@ def malformed_cases(connection, path):
         "empty_path": ([*without(b":path"), (b":path", b"")], None),
         "empty_authority": ([*without(AUTHORITY), (AUTHORITY, b"")], None),
         "space_in_name": ([*base, (b"x bad", b"1")], None),
-        "empty_name": ([*base, (b"", b"1")], None),
     }
 
 

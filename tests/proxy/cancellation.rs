@@ -47,7 +47,7 @@ fn a_download_cancelled_half_way_frees_the_backend() {
     let result = client.result(SOON);
     assert_ok(&result["after"]);
     // The pooled connection is kept: its window came back with the reset.
-    assert_eq!(backend.count("connections_open"), backend.count("connections_total"));
+    assert_eq!(scene.spooky.metrics().sum("spooky_pool_connections_closed_total", &[]), 0.0);
 }
 
 #[test]

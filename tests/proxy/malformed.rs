@@ -37,6 +37,10 @@ fn malformed_messages_are_stream_errors_and_reach_no_backend() {
     assert!(counted >= cases.len() as f64, "{counted} counted of {}", cases.len());
 }
 
+/// What quiche 0.30 lets pass although RFC 9114 §7.2.8 names H3_FRAME_UNEXPECTED: it takes frame types of HTTP/2 for
+/// unknown ones, which are ignored. Asserted, so that a version that does it right is noticed.
+const IGNORED_BY_QUICHE: [&str; 1] = ["http2_ping_frame"];
+
 #[test]
 fn broken_framing_closes_its_connection_and_no_other() {
     let scene = Scene::new(1);
@@ -45,9 +49,10 @@ fn broken_framing_closes_its_connection_and_no_other() {
     assert!(cases.len() >= 10, "{result:#}");
     let wrong: Vec<String> = cases
         .iter()
-        .filter(|(_, case)| {
+        .filter(|(name, case)| {
             let allowed = case["allowed"].as_array().map(Vec::as_slice).unwrap_or_default();
-            !allowed.contains(&case["closed_with"])
+            let closed = allowed.contains(&case["closed_with"]);
+            closed == IGNORED_BY_QUICHE.contains(&name.as_str())
         })
         .map(|(name, case)| format!("{name}: {case}"))
         .collect();
@@ -79,7 +84,9 @@ fn another_application_protocol_is_refused_in_the_handshake() {
     assert_eq!(result["connected"], false, "{result:#}");
     // RFC 9001 §8.1: no_application_protocol is alert 120, 0x178 on the wire.
     assert!(result["error"].as_str().is_some_and(|error| error.contains("376")), "{result:#}");
-    let after = scene.spooky.metrics();
-    let failed = after.growth(&before, "spooky_handshakes_failed_total", &[("reason", "alpn")]);
-    assert_eq!(failed, 1.0, "{}", after.changes(&before));
+    // Counted when the connection is gone, at the end of its closing period (RFC 9000 §10.2).
+    spooky_tests::wait::until_true("the failure is counted", SOON, || {
+        let after = scene.spooky.metrics();
+        after.growth(&before, "spooky_handshakes_failed_total", &[("reason", "alpn")]) == 1.0
+    });
 }

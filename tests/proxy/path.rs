@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use spooky_tests::origin::body::Content;
 use spooky_tests::relay::{Impairment, Relay};
 
-use crate::scene::{LONG, Scene, assert_ok, body_json};
+use crate::scene::{LONG, SOON, Scene, assert_ok, body_json};
 
 fn seed() -> u64 {
     let seed = std::env::var("SPOOKY_SEED").ok().and_then(|seed| seed.parse().ok());
@@ -44,7 +44,7 @@ fn a_nat_that_forgets_changes_nothing_for_curl() {
     let delivered = || relay.tally().to_client.load(std::sync::atomic::Ordering::Relaxed);
     for _rebinding in 0..10 {
         let so_far = delivered();
-        spooky_tests::wait::until_true("the transfer goes on", LONG, || delivered() > so_far + 300);
+        spooky_tests::wait::until_true("the transfer goes on", SOON, || delivered() > so_far + 300);
         relay.rebind();
     }
     let result = client.result(LONG);

@@ -84,7 +84,8 @@ impl Relay {
         self.address
     }
 
-    /// From the next datagram on, every flow comes from a new source port; what is on its way to the old one is lost.
+    /// From the next datagram on, every flow comes from a new source port. What is on its way to the old one still
+    /// arrives: a client that has acknowledged everything would otherwise never send again.
     pub fn rebind(&self) {
         self.epoch.fetch_add(1, Relaxed);
     }
@@ -118,6 +119,8 @@ struct Flow {
     socket: Arc<UdpSocket>,
     outward: Direction,
     back: JoinHandle<()>,
+    /// The same task of the port before, which still delivers what comes there.
+    before: Option<JoinHandle<()>>,
 }
 
 impl Path {
@@ -159,9 +162,14 @@ impl Path {
         let (from, front) = (Arc::clone(&socket), Arc::clone(front));
         let back = tokio::spawn(bring_back(from, front, client, inward, Arc::clone(&self.tally)));
         let outward = Direction::new(self.impairment, seed);
-        let flow = Flow { epoch, socket, outward, back };
-        if let Some(old) = self.flows.insert(client, flow) {
-            old.back.abort();
+        let flow = Flow { epoch, socket, outward, back, before: None };
+        if let Some(mut old) = self.flows.insert(client, flow) {
+            if let Some(older) = old.before.take() {
+                older.abort();
+            }
+            if let Some(flow) = self.flows.get_mut(&client) {
+                flow.before = Some(old.back);
+            }
         }
     }
 }
