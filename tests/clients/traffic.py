@@ -213,7 +213,9 @@ async def drain(context):
     late = None
     try:
         await asyncio.wait_for(connection.goaway_seen.wait(), args.get("goaway_timeout", 10.0))
-        context.event("goaway", id=connection.http.goaway)
+        context.event("goaway")
+        # The first GOAWAY only warns (RFC 9114 §5.2); requests after the second are not served any more.
+        await asyncio.wait_for(connection.second_goaway_seen.wait(), args.get("goaway_timeout", 10.0))
         late = (await connection.request("GET", "/", timeout=5.0)).to_json()
     except (TimeoutError, asyncio.TimeoutError):
         pass
@@ -224,7 +226,7 @@ async def drain(context):
         pass
     return {
         "answers": answers,
-        "goaway": connection.http.goaway,
+        "goaways": connection.http.goaways,
         "late": late,
         "closed_with": connection.closed_with,
     }

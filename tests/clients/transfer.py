@@ -88,7 +88,7 @@ async def rebind(context):
                     break
                 if connection.waiters[stream_id].done():
                     break
-                await connection.rebind()
+                await connection.rebind(args.get("lossless", True))
                 moved += 1
             answer = await connection.answer(stream_id)
             result = {
