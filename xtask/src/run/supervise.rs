@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 /// What is lost without root, and what is not.
 pub(super) const WITHOUT_PRIVILEGE: &str = "\
-no root and no sudo here: spooky serves all the same, on plain sockets. Lost: the XDP program (block
+without root spooky serves all the same, on plain sockets. Lost: the XDP program (access
     lists before the network stack, kernel counters) and steering by connection ID in the kernel, so
     that packets of a client whose address changed take one hop more, from worker to worker.";
 
