@@ -92,9 +92,8 @@ async def load(context):
                         connection = await Connection.open(context.target)
                     except Failed as error:
                         outcome["no handshake"] += 1
-                        errors.append(str(error))
-                        if args.get("reconnect") is False:
-                            return None
+                        errors.append(f"after {done} requests: {error}")
+                        return None
                 return connection
 
         await asyncio.gather(*(stream(current) for _ in range(args.get("parallel", 4))))

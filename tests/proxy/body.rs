@@ -90,6 +90,7 @@ fn warm_up(scene: &Scene) {
 fn watch(scene: &Scene) {
     let mut others = scene.target.start("load", json!({ "connections": 2, "pause": 0.02 }));
     others.event("progress", SOON);
+    let before = scene.spooky.metrics();
     let start = scene.spooky.resident_bytes();
     let mut highest = start;
     wait::watch(WATCHED, || scene.spooky.resident_bytes(), |bytes| highest = highest.max(bytes));
@@ -104,7 +105,8 @@ fn watch(scene: &Scene) {
     assert!(growth < GROWTH_MAX, "memory grew by {growth} B");
     let outcome =
         seen["outcome"].as_object().map(|outcome| outcome.keys().cloned().collect::<Vec<_>>());
-    assert_eq!(outcome, Some(vec!["200 clean".to_owned()]), "{seen:#}");
+    let changes = scene.spooky.metrics().changes(&before);
+    assert_eq!(outcome, Some(vec!["200 clean".to_owned()]), "{seen:#}\n{changes}");
     let p99 = seen["p99"].as_f64().unwrap_or(f64::MAX);
     assert!(p99 < 0.5, "others waited {p99} s");
 }
