@@ -6,13 +6,17 @@
 //! ```
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use quiche::PathEvent;
 
 use super::buffers::Transport;
 use super::cid::{Cid, Issuer};
+use super::migration::Migration;
+use super::settings::QuicSettings;
+use super::transmit::{Blocked, Builder, Outcome};
 use crate::dataplane::packet::Path;
+use crate::dataplane::packet::udp::Train;
 use crate::id::ListenerId;
 use crate::telemetry::metrics::WorkerMetrics;
 use crate::telemetry::reason::{CloseReason, HandshakeFailure};
@@ -31,8 +35,9 @@ pub struct Connection<S> {
     pub(super) original: Option<(u8, [u8; 20])>,
     /// The first ID we gave it: its name in logs.
     pub first_cid: Cid,
-    /// Peer of the last path that was validated (RFC 9000 §8): the client, for all purposes.
-    pub client: SocketAddr,
+    /// Where the client is and was.
+    migration: Migration,
+    paths_max: usize,
     /// Source of the last datagram, validated or not; so that access lists are asked once a change, not once a datagram.
     pub(super) last_source: SocketAddr,
     accepted: Instant,
@@ -62,8 +67,10 @@ impl<S> Connection<S> {
         original: (u8, [u8; 20]),
         path: Path,
         now: Instant,
-        handshake_timeout: Duration,
+        settings: &QuicSettings,
     ) -> Self {
+        // quiche remembers as many paths as we keep IDs of the client's.
+        let paths_max = usize::try_from(settings.active_connection_id_limit).unwrap_or(2);
         Self {
             transport,
             session: None,
@@ -71,15 +78,33 @@ impl<S> Connection<S> {
             issued: vec![first_cid],
             original: Some(original),
             first_cid,
-            client: path.peer,
+            migration: Migration::new(path),
+            paths_max,
             last_source: path.peer,
             accepted: now,
-            handshake_deadline: Some(now + handshake_timeout),
+            handshake_deadline: Some(now + settings.handshake_timeout),
             timer: None,
             queued: false,
             leave_at: None,
             reported: Reported::default(),
         }
+    }
+
+    /// Peer of the last path that was validated (RFC 9000 §8): the client, for all purposes.
+    #[must_use]
+    pub fn client(&self) -> SocketAddr {
+        self.migration.current().peer
+    }
+
+    /// Sends what the transport has; see [`Builder::transmit`].
+    pub fn transmit(
+        &mut self,
+        builder: &mut Builder,
+        max_segments: usize,
+        send: impl FnMut(Train<'_>) -> Result<(), Blocked>,
+    ) -> Outcome {
+        let migration = &self.migration;
+        builder.transmit(&mut self.transport, max_segments, |path| migration.redirect(path), send)
     }
 
     /// When it next wants to be looked at, if no datagram comes before.
@@ -95,6 +120,7 @@ impl<S> Connection<S> {
     pub fn on_timeout(&mut self, now: Instant, metrics: &WorkerMetrics) {
         if self.transport.timeout_instant().is_some_and(|due| due <= now) {
             self.transport.on_timeout();
+            self.migration.on_timeout(&mut self.transport);
         }
         if self.handshake_deadline.is_some_and(|due| due <= now) {
             self.handshake_deadline = None;
@@ -117,12 +143,18 @@ impl<S> Connection<S> {
         true
     }
 
+    /// A datagram of this connection comes from elsewhere than the last one. Called before the transport sees it.
+    pub(super) fn arriving(&mut self, path: Path) {
+        self.migration.arriving(&mut self.transport, path, self.paths_max);
+    }
+
     /// Follows the paths: only a validated one moves the client's address.
     pub(super) fn follow_paths(&mut self, metrics: &WorkerMetrics) {
         while let Some(event) = self.transport.path_event_next() {
             match event {
-                PathEvent::PeerMigrated(_, peer) => {
-                    self.client = peer;
+                PathEvent::PeerMigrated(local, peer) => {
+                    let to = Path { local, peer };
+                    self.migration.moved(&mut self.transport, to);
                     metrics.migrations_validated.inc();
                 }
                 PathEvent::FailedValidation(..) => metrics.path_failures.inc(),
@@ -130,7 +162,8 @@ impl<S> Connection<S> {
                     // The server's side of RFC 9000 §9.3: quiche challenges the new path by itself.
                     tracing::trace!(%local, %peer, "new path");
                 }
-                // Validated, closed, reused ID: quiche acts on them; the client's address is not touched.
+                PathEvent::Closed(local, peer) => self.migration.closed(Path { local, peer }),
+                // Validated, reused ID: quiche acts on them; the client's address is not touched.
                 _ => {}
             }
         }
@@ -221,7 +254,7 @@ impl<S> std::fmt::Debug for Connection<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Connection")
             .field("listener", &self.listener)
-            .field("client", &self.client)
+            .field("client", &self.client())
             .field("established", &self.transport.is_established())
             .finish_non_exhaustive()
     }

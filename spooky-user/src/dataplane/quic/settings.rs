@@ -70,7 +70,7 @@ impl Default for QuicSettings {
             connection_window: Window { initial: 1 << 20, max: 4 << 20 },
             congestion: Congestion::Cubic,
             max_udp_payload: 1350,
-            active_connection_id_limit: 4,
+            active_connection_id_limit: 8,
             max_connections: 10_000,
             stateless_resets_per_second: 100,
         }

@@ -49,12 +49,13 @@ impl Builder {
         Self { buffer: vec![0; TRAIN_OCTETS].into_boxed_slice() }
     }
 
-    /// Sends what `transport` has, in trains of at most `max_segments`. `send` is called once for each; when it says
-    /// [`Blocked`] it has kept a copy.
+    /// Sends what `transport` has, in trains of at most `max_segments`. `redirect` says where a packet made for a path goes.
+    /// `send` is called once for each train; when it says [`Blocked`] it has kept a copy.
     pub fn transmit(
         &mut self,
         transport: &mut Transport,
         max_segments: usize,
+        mut redirect: impl FnMut(Path) -> Path,
         mut send: impl FnMut(Train<'_>) -> Result<(), Blocked>,
     ) -> Outcome {
         let mut open = Open::new();
@@ -72,7 +73,7 @@ impl Builder {
             }
             let Some(space) = self.buffer.get_mut(open.end..) else { return Outcome::Idle };
             let (size, path) = match transport.send(space) {
-                Ok((size, info)) => (size, Path { local: info.from, peer: info.to }),
+                Ok((size, info)) => (size, redirect(Path { local: info.from, peer: info.to })),
                 Err(quiche::Error::Done) => break,
                 Err(error) => {
                     // RFC 9000 §20.1 INTERNAL_ERROR: the state cannot be trusted any more. A second close is a no-op.

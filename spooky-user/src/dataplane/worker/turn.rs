@@ -324,8 +324,8 @@ impl Worker {
             });
             connection.session = session;
         }
+        let client = canonical(connection.client());
         if let Some(session) = &mut connection.session {
-            let client = canonical(connection.client);
             session.receive(&mut connection.transport, client, now, &mut self.opened);
             session.transmit(&mut connection.transport);
         }
@@ -353,7 +353,7 @@ impl Worker {
             Outcome::Blocked
         } else {
             let segments = socket.udp.max_segments();
-            self.builder.transmit(&mut connection.transport, segments, |train| socket.send(train))
+            connection.transmit(&mut self.builder, segments, |train| socket.send(train))
         };
         match outcome {
             Outcome::Idle => {}

@@ -78,7 +78,7 @@ section! {
         max_udp_payload: u64 = "1350", "1200" ..= "1452", restart;
         /// Connection IDs a client may hold, and we of it. With spare ones a client can change its network without being
         /// linked to the old one.
-        active_connection_id_limit: u64 = "4", "2" ..= "8", restart;
+        active_connection_id_limit: u64 = "8", "2" ..= "8", restart;
         /// Connections of this listener in all workers together; each worker has an equal share. Above it new clients are
         /// refused.
         max_connections: u64 = "10000", "1" ..= "10000000", restart;

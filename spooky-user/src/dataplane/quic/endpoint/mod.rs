@@ -217,6 +217,7 @@ impl<S> Endpoint<S> {
                 return Disposition::Dropped;
             }
             connection.last_source = source;
+            connection.arriving(datagram.path);
         }
         let info = quiche::RecvInfo { from: source, to: datagram.path.local };
         // Errors end the connection inside quiche with the code of RFC 9000 §20; what cannot be authenticated is dropped.
@@ -376,8 +377,8 @@ impl<S> Endpoint<S> {
         })?;
         place.connections += 1;
         let original = (header.dcid_len, header.dcid);
-        let timeout = place.settings.handshake_timeout;
-        let connection = Connection::new(transport, listener, cid, original, path, now, timeout);
+        let connection =
+            Connection::new(transport, listener, cid, original, path, now, &place.settings);
         let key = self.insert(connection);
         self.issued.insert(cid, key);
         self.originals.insert(original, key);
