@@ -99,11 +99,7 @@ impl Control {
         match kernel.lost() {
             None => tracing::info!("steering: {}", kernel.running()),
             Some(reason) => {
-                tracing::warn!(
-                    "steering: {}, not {:?}: {reason}",
-                    kernel.running(),
-                    running.config.ebpf.mode
-                );
+                tracing::warn!("steering: {} only: {reason}", kernel.running());
             }
         }
         self.health.reconcile(&running.snapshot.load().clusters);

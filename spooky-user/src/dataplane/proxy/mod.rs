@@ -18,7 +18,7 @@ use self::attempt::Attempt;
 use self::record::Record;
 use super::exchange::Exchange;
 use super::exchange::error::{Kind, ProxyError, Retry};
-use super::exchange::link::{AbortCode, Outbound};
+use super::exchange::link::{AbortCode, Link, Outbound};
 use super::upstream::Pools;
 use super::upstream::cluster::Cluster;
 use crate::id::WorkerId;
@@ -74,7 +74,8 @@ struct Failure {
 /// Serves one request to its end. Dropping the future cancels it: the backend's stream is reset, its place given back.
 pub async fn serve(exchange: Exchange, context: Rc<Context>) {
     let snapshot = context.snapshot();
-    let mut record = Record::begin(&exchange, &context);
+    let mut serving = Serving::begin(&exchange.link, &context);
+    let mut record = Record::begin(&context);
     let outcome = run(&exchange, &snapshot, &context, &mut record).await;
     if let Err(failure) = outcome {
         record.error = Some(failure.error.kind);
@@ -82,6 +83,7 @@ pub async fn serve(exchange: Exchange, context: Rc<Context>) {
         answer(&exchange, &failure, &mut record, &context);
     }
     record.finish(&exchange, &context);
+    serving.done = true;
 }
 
 async fn run<'s>(
@@ -216,6 +218,32 @@ impl Failure {
             Retry::Always => true,
             Retry::IfIdempotent => exchange.head.method.is_idempotent(),
             Retry::Never => false,
+        }
+    }
+}
+
+// === Serving ===
+
+/// An exchange that is being served. Whatever ends the task early, a panic too, the client learns of it by a reset and not by
+/// silence.
+struct Serving<'e> {
+    link: &'e Link,
+    context: &'e Context,
+    done: bool,
+}
+
+impl<'e> Serving<'e> {
+    fn begin(link: &'e Link, context: &'e Context) -> Self {
+        context.serving.set(context.serving.get() + 1);
+        Self { link, context, done: false }
+    }
+}
+
+impl Drop for Serving<'_> {
+    fn drop(&mut self) {
+        self.context.serving.set(self.context.serving.get().saturating_sub(1));
+        if !self.done {
+            self.link.abort(AbortCode::Internal);
         }
     }
 }

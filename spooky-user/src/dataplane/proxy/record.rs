@@ -41,8 +41,7 @@ pub(super) struct Record<'s> {
 
 impl<'s> Record<'s> {
     /// At the time the request's head is complete.
-    pub(super) fn begin(_exchange: &Exchange, context: &Context) -> Self {
-        context.serving.set(context.serving.get() + 1);
+    pub(super) fn begin(context: &Context) -> Self {
         Self {
             id: context.request_ids.borrow_mut().next_id(),
             route: None,
@@ -66,7 +65,6 @@ impl<'s> Record<'s> {
 
     /// The request is over.
     pub(super) fn finish(self, exchange: &Exchange, context: &Context) {
-        context.serving.set(context.serving.get().saturating_sub(1));
         let duration = Instant::now().saturating_duration_since(exchange.opened);
         let metrics = self.route.map_or(&context.unrouted, |route| &route.metrics);
         metrics.shard(context.worker).finished(

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::turn::Worker;
 use crate::dataplane::downstream::h3::code;
+use crate::dataplane::quic::buffers::Transport;
 use crate::id::ConnectionKey;
 
 /// Between the two GOAWAYs: a round trip, within these bounds.
@@ -13,14 +14,11 @@ const GRACE_MAX: Duration = Duration::from_millis(500);
 
 impl Worker {
     /// Nothing new is accepted; every connection is told.
-    pub(super) fn begin_drain(&mut self, now: Instant) {
+    pub(super) fn begin_drain(&mut self) {
         self.draining = true;
         self.endpoint.drain();
         for key in self.endpoint.keys() {
             let Some(connection) = self.endpoint.get_mut(key) else { continue };
-            let rtt = connection.transport.path_stats().find(|path| path.active);
-            let grace = rtt.map_or(GRACE_MIN, |path| path.rtt.clamp(GRACE_MIN, GRACE_MAX));
-            connection.leave_at = Some(now + grace);
             if let Some(session) = &mut connection.session {
                 session.announce_leaving();
             }
@@ -31,9 +29,14 @@ impl Worker {
     /// The second step of a graceful close, and the last, when they are due.
     pub(super) fn progress_leave(&mut self, key: ConnectionKey, now: Instant) {
         let Some(connection) = self.endpoint.get_mut(key) else { return };
-        if self.draining && connection.leave_at.is_none() && connection.session.is_none() {
-            // A handshake that was under way when the drain began.
-            connection.leave_at = Some(now + GRACE_MAX);
+        if connection.leave_at.is_none() {
+            connection.leave_at = match &connection.session {
+                // Told just now, by the drain or because it had its share of requests.
+                Some(session) if session.is_leaving() => Some(now + grace(&connection.transport)),
+                // A handshake that was under way when the drain began.
+                None if self.draining => Some(now + GRACE_MAX),
+                Some(_) | None => None,
+            };
         }
         let due = connection.leave_at.is_some_and(|at| at <= now);
         let Some(session) = &mut connection.session else {
@@ -93,4 +96,10 @@ impl Worker {
         }
         self.context.pools.drain();
     }
+}
+
+/// A round trip of the connection, as far as it is known.
+fn grace(transport: &Transport) -> Duration {
+    let active = transport.path_stats().find(|path| path.active);
+    active.map_or(GRACE_MIN, |path| path.rtt.clamp(GRACE_MIN, GRACE_MAX))
 }

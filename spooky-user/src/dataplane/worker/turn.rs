@@ -125,7 +125,7 @@ impl Worker {
         if self.inbox.is_stopped() {
             return Poll::Ready(());
         }
-        self.follow_orders(now);
+        self.follow_orders();
 
         let mut more = self.receive(cx, now);
         more |= self.take_strays(now);
@@ -151,12 +151,12 @@ impl Worker {
         Poll::Pending
     }
 
-    fn follow_orders(&mut self, now: Instant) {
+    fn follow_orders(&mut self) {
         if self.inbox.take_reconfigured() {
             self.context.reconfigured();
         }
         if !self.draining && self.inbox.is_draining() {
-            self.begin_drain(now);
+            self.begin_drain();
         }
     }
 

@@ -229,8 +229,8 @@ impl Session {
         }
         self.next_stream = self.next_stream.max(id.saturating_add(4));
         self.requests += 1;
-        if self.requests >= self.shared.max_requests && self.leaving == Leaving::No {
-            self.leaving = Leaving::Final { from: self.next_stream, sent: false };
+        if self.requests >= self.shared.max_requests {
+            self.announce_leaving();
         }
         let fields = list.iter().map(|line| (line.name(), line.value()));
         let head = match field::request_head(fields, &self.shared.limits) {
@@ -401,6 +401,12 @@ impl Session {
         if self.leaving == Leaving::No {
             self.leaving = Leaving::Announced { sent: false };
         }
+    }
+
+    /// The client has been told, or is being told; the second step is not taken yet.
+    #[must_use]
+    pub fn is_leaving(&self) -> bool {
+        matches!(self.leaving, Leaving::Announced { .. })
     }
 
     /// Second step, a round trip later: requests not yet seen are rejected, so that the client sends them elsewhere.
