@@ -31,7 +31,7 @@ fn failures_are_told_apart() {
             (Answer::Reset(Reason::REFUSED_STREAM), Kind::StreamRefused),
             (Answer::Reset(Reason::CANCEL), Kind::StreamReset),
             (Answer::Reset(Reason::INTERNAL_ERROR), Kind::StreamReset),
-            (Answer::Reset(Reason::ENHANCE_YOUR_CALM), Kind::StreamReset),
+            (Answer::Reset(Reason::ENHANCE_YOUR_CALM), Kind::Overloaded),
             (Answer::Cut(Reason::INTERNAL_ERROR), Kind::StreamReset),
         ];
         for (answer, expected) in cases {
