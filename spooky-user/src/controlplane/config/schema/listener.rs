@@ -11,7 +11,7 @@ section! {
     pub struct Listener {
         /// Its name in logs and metrics, unique among listeners.
         name: String = required, restart;
-        /// Address and UDP port, such as 0.0.0.0:443 or [::]:443. Two listeners may not share them.
+        /// Address and UDP port, such as `0.0.0.0:443` or `[::]:443`. Two listeners may not share them.
         bind: String = required, restart;
         /// What is spoken there: h3 only. h2 and h1 listeners come in a later release.
         protocols: Vec<Protocol> = "[h3]", restart;

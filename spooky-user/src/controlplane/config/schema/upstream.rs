@@ -191,7 +191,7 @@ section! {
     pub struct Endpoint {
         /// Its name in logs and metrics, unique in the upstream. Without it: its address.
         name: Option<String> = "null", live;
-        /// IP address and port, such as 10.0.0.1:8443 or [2001:db8::1]:8443, or host name and port. Names are looked up at start
+        /// IP address and port, such as `10.0.0.1:8443` or `[2001:db8::1]:8443`, or host name and port. Names are looked up at start
         /// and on reload; the first address is taken.
         address: String = required, live;
         /// Its share of the requests beside the others. Refused with policy round_robin.
