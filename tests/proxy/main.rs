@@ -7,7 +7,7 @@
 //! malformed.rs     messages and frames that break the rules         backends.rs  death, ejection, return, limits
 //! drain.rs         SIGTERM                                          refusal.rs   what a bad configuration gets
 //! tls.rs           certificates by name, verified backends          path.rs      loss, and clients that change ports
-//! steering.rs      XDP and reuseport in namespaces, four workers
+//! steering.rs      XDP and reuseport in namespaces, four workers         reload.rs    SIGHUP
 //! ```
 //!
 //! Each test asserts what the client saw, and where the way of a packet or request matters, the metrics that prove it.
@@ -20,6 +20,7 @@ mod drain;
 mod malformed;
 mod path;
 mod refusal;
+mod reload;
 mod request;
 mod routing;
 mod scene;

@@ -20,7 +20,7 @@ use super::supervise::Supervisor;
 use crate::dataplane::packet::udp;
 use crate::dataplane::proxy;
 use crate::dataplane::quic::cid::Secrets;
-use crate::dataplane::quic::tls::{CertificateError, CertificateStore};
+use crate::dataplane::quic::tls::{CertificateError, CertificateStore, TicketKey};
 use crate::dataplane::worker::inbox::{Inbox, Pulse};
 use crate::dataplane::worker::stray::Strays;
 use crate::dataplane::worker::{self, Handle, ListenerSetup, Setup, StartError};
@@ -126,6 +126,7 @@ pub fn boot(config: Config) -> Result<Running, BootError> {
         registry: &registry,
         access_log: &access_log,
         strays: &strays,
+        ticket_keys: config.listeners.iter().map(|_| TicketKey::random()).collect(),
     };
     let handles = start.workers(bound)?;
     let keys = keys(&config.listeners, &secrets);
@@ -235,6 +236,8 @@ struct Start<'b> {
     registry: &'b Arc<Registry>,
     access_log: &'b AccessLog,
     strays: &'b Arc<Strays>,
+    /// By listener.
+    ticket_keys: Vec<TicketKey>,
 }
 
 impl Start<'_> {
@@ -267,20 +270,26 @@ impl Start<'_> {
     fn setup(&self, id: WorkerId, core: Option<usize>, sockets: Vec<UdpSocket>) -> Setup {
         let metrics = self.registry.worker(id);
         let listeners = &self.config.listeners;
-        let made = listeners.iter().zip(sockets).zip(self.certificates).zip(self.secrets);
+        let made = listeners
+            .iter()
+            .zip(sockets)
+            .zip(self.certificates)
+            .zip(self.secrets)
+            .zip(&self.ticket_keys);
         Setup {
             id,
             generation: GENERATION,
             workers: usize::from(self.config.workers.count),
             core,
             listeners: made
-                .map(|(((listener, socket), certificates), secrets)| ListenerSetup {
+                .map(|((((listener, socket), certificates), secrets), ticket_key)| ListenerSetup {
                     id: listener.id,
                     socket,
                     certificates: Arc::clone(certificates),
                     quic: listener.quic.clone(),
                     http3: listener.http3.clone(),
                     secrets: secrets.clone(),
+                    ticket_key: ticket_key.clone(),
                 })
                 .collect(),
             strays: Arc::clone(self.strays),

@@ -15,6 +15,7 @@ use super::boot::Running;
 use super::config;
 use super::health::Scheduler;
 use super::reload::{self, Candidate, Refusal};
+use crate::dataplane::worker::Handle;
 
 /// How often workers are looked at. The maps follow within a second: a stall is seen after 500 ms at the next beat.
 const BEAT: Duration = Duration::from_millis(100);
@@ -133,7 +134,8 @@ impl Control {
             tokio::select! {
                 _ = beat.tick() => {
                     self.beat();
-                    if self.running.supervisor.alive() == 0 {
+                    // A worker that merely does not turn may turn again; one whose thread has ended will not.
+                    if self.running.workers.iter().all(Handle::has_ended) {
                         tracing::error!("no worker is left");
                         return ExitCode::FAILURE;
                     }
@@ -217,6 +219,7 @@ impl Control {
         let timeout = self.running.config.shutdown.drain_timeout;
         tracing::info!(?timeout, "draining: nothing new is accepted");
         self.state.set_readiness(Readiness::Draining);
+        self.running.supervisor.drain();
         for worker in &self.running.workers {
             worker.inbox.drain();
         }
@@ -225,14 +228,19 @@ impl Control {
         loop {
             tokio::select! {
                 _ = beat.tick() => {
-                    if self.running.workers.iter().all(crate::dataplane::worker::Handle::has_ended) {
+                    if self.running.workers.iter().all(Handle::has_ended) {
                         tracing::info!("drained");
                         return ExitCode::SUCCESS;
                     }
+                    self.running.supervisor.beat(&self.running.workers, Instant::now());
                 }
-                order = signals.next() => if matches!(order, Order::Shutdown) {
-                    tracing::warn!("second signal: ending now, requests in flight are cut");
-                    return ExitCode::FAILURE;
+                order = signals.next() => match order {
+                    Order::Shutdown => {
+                        tracing::warn!("second signal: ending now, requests in flight are cut");
+                        return ExitCode::FAILURE;
+                    }
+                    Order::Reload => tracing::warn!("draining: the configuration is not read again"),
+                    Order::ReopenLogs => self.running.access_log.reopen(),
                 },
                 () = &mut deadline => {
                     tracing::warn!(?timeout, "drain timeout: ending now, requests in flight are cut");
@@ -250,9 +258,7 @@ impl Control {
         }
         // A worker that hangs must not keep the process; its thread ends with it.
         let patience = Instant::now() + Duration::from_secs(1);
-        while !workers.iter().all(crate::dataplane::worker::Handle::has_ended)
-            && Instant::now() < patience
-        {
+        while !workers.iter().all(Handle::has_ended) && Instant::now() < patience {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let mut sound = true;

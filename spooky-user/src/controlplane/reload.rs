@@ -1,7 +1,6 @@
 //! SIGHUP: the file is read again, whole; either all of it is taken or none.
 //!
-//! What a reload can change: routes, upstreams, access lists, certificates, health checks, the drain timeout. What needs a
-//! restart is named and refused, so that nothing is silently ignored.
+//! What a reload can change: routes, upstreams with their health checks, access lists, certificates. What needs a restart is named and refused, so that nothing is silently ignored.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -36,6 +36,7 @@ pub struct Supervisor {
     figures: Arc<Figures>,
     states: Vec<WorkerState>,
     applied: Option<Instant>,
+    draining: bool,
     /// The last failure, so that it is logged once and not at every beat.
     failing: Option<String>,
 }
@@ -67,6 +68,7 @@ impl Supervisor {
             figures,
             states: vec![WorkerState::Healthy; workers],
             applied: None,
+            draining: false,
             failing: None,
         }
     }
@@ -149,6 +151,7 @@ impl Supervisor {
             WorkerState::Stalled => {
                 tracing::warn!(worker = %id, "worker stalled: it gets no new connection");
             }
+            WorkerState::Dead if self.draining => {}
             WorkerState::Dead => {
                 tracing::error!(worker = %id, ended, "worker dead: its clients are reset");
             }
@@ -180,6 +183,11 @@ impl Supervisor {
                 }
             }
         }
+    }
+
+    /// From now on a worker that ends is one that has drained.
+    pub fn drain(&mut self) {
+        self.draining = true;
     }
 
     /// How many workers still run.

@@ -3,5 +3,4 @@
 //! `rustix` wraps what is needed so far, so there is no `unsafe` here yet.
 
 pub mod affinity;
-pub mod caps;
 pub mod process;

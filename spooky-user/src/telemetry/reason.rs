@@ -68,7 +68,7 @@ reasons! {
         LocalApplication = "local_application",
         /// spooky closed with a transport code.
         LocalTransport = "local_transport",
-        /// Closed at the end of a drain.
+        /// Closed by us without error: at the end of a drain, or after `max_requests_per_connection`.
         Drained = "drained",
     }
 }
@@ -102,12 +102,8 @@ reasons! {
         TooShort = "too_short",
         /// The access list denies the source.
         Denied = "denied",
-        /// A new connection while the worker drains.
-        Draining = "draining",
         /// A short header whose connection ID names no connection.
         UnknownConnection = "unknown_connection",
-        /// A coalesced packet for another connection ID (RFC 9000 §12.2).
-        ForeignCoalesced = "foreign_coalesced",
     }
 }
 

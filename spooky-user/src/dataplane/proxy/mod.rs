@@ -1,7 +1,7 @@
 //! The story of a request: find its route, choose an endpoint, send it, relay both bodies, account for it.
 //!
-//! Runs as one task for each exchange on the worker's thread. May import: snapshot, exchange, route, filter, balance,
-//! upstream, codec, id, telemetry. Must not import quic or downstream.
+//! Runs as one task for each exchange on the worker's thread. May import: snapshot, exchange, route, balance, upstream,
+//! codec, id, telemetry. Must not import quic or downstream.
 
 mod attempt;
 mod forward;

@@ -6,7 +6,7 @@
 //! ```
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use quiche::PathEvent;
 
@@ -20,6 +20,9 @@ use crate::dataplane::packet::udp::Train;
 use crate::id::ListenerId;
 use crate::telemetry::metrics::WorkerMetrics;
 use crate::telemetry::reason::{CloseReason, HandshakeFailure};
+
+/// How often a busy connection's round trips and losses are added to the metrics.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A connection in its worker's table.
 pub struct Connection<S> {
@@ -52,8 +55,8 @@ pub struct Connection<S> {
 }
 
 /// What has been added to the metrics already.
-#[derive(Default)]
 struct Reported {
+    at: Instant,
     lost: usize,
     retransmitted: usize,
     lost_bytes: u64,
@@ -86,7 +89,7 @@ impl<S> Connection<S> {
             timer: None,
             queued: false,
             leave_at: None,
-            reported: Reported::default(),
+            reported: Reported { at: now, lost: 0, retransmitted: 0, lost_bytes: 0 },
         }
     }
 
@@ -184,6 +187,14 @@ impl<S> Connection<S> {
         }
     }
 
+    /// Reports once a second, so that the figures of a long connection do not wait for its end.
+    pub fn report_when_due(&mut self, now: Instant, metrics: &WorkerMetrics) {
+        if now.saturating_duration_since(self.reported.at) >= REPORT_INTERVAL {
+            self.reported.at = now;
+            self.report(metrics);
+        }
+    }
+
     /// Adds what the transport has counted since the last call.
     pub(super) fn report(&mut self, metrics: &WorkerMetrics) {
         let stats = self.transport.stats();
@@ -192,11 +203,9 @@ impl<S> Connection<S> {
             .packets_retransmitted
             .add(stats.retrans.saturating_sub(self.reported.retransmitted) as u64);
         metrics.bytes_lost.add(stats.lost_bytes.saturating_sub(self.reported.lost_bytes));
-        self.reported = Reported {
-            lost: stats.lost,
-            retransmitted: stats.retrans,
-            lost_bytes: stats.lost_bytes,
-        };
+        self.reported.lost = stats.lost;
+        self.reported.retransmitted = stats.retrans;
+        self.reported.lost_bytes = stats.lost_bytes;
         if let Some(path) = self.transport.path_stats().find(|path| path.active) {
             metrics.rtt_seconds.observe(path.rtt);
         }

@@ -19,7 +19,7 @@ pub struct QuicSettings {
     pub connection_window: Window,
     /// Congestion controller for what we send.
     pub congestion: Congestion,
-    /// Largest UDP payload we send and accept, in octets, 1200..=1452.
+    /// Largest UDP payload we send, in octets, 1200..=1452.
     pub max_udp_payload: usize,
     /// active_connection_id_limit: IDs of the client's that we keep; also how many of ours a client may hold.
     pub active_connection_id_limit: u64,

@@ -71,6 +71,10 @@ pub enum CertificateError {
     },
 }
 
+/// The key of session tickets: name, HMAC and AES keys as BoringSSL takes them.
+#[derive(Clone)]
+pub struct TicketKey(pub [u8; 48]);
+
 struct Chain {
     leaf: X509,
     intermediates: Vec<X509>,
@@ -183,6 +187,29 @@ pub fn context(
         })
     });
     Ok(builder)
+}
+
+// === impl TicketKey ===
+
+impl TicketKey {
+    /// A fresh key that lives as long as the process.
+    ///
+    /// # Panics
+    ///
+    /// When the system has no randomness.
+    #[must_use]
+    pub fn random() -> Self {
+        let mut key = [0; 48];
+        let filled = ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut key);
+        assert!(filled.is_ok(), "the system's random source failed");
+        Self(key)
+    }
+}
+
+impl fmt::Debug for TicketKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TicketKey")
+    }
 }
 
 // === impl Chain ===

@@ -23,7 +23,7 @@ use self::stray::Strays;
 use super::proxy;
 use super::quic::cid::Secrets;
 use super::quic::settings::{Http3Settings, QuicSettings};
-use super::quic::tls::CertificateStore;
+use super::quic::tls::{CertificateStore, TicketKey};
 use crate::id::{ListenerId, WorkerId};
 
 pub use self::thread::{Handle, StartError, spawn};
@@ -43,6 +43,8 @@ pub struct ListenerSetup {
     pub http3: Http3Settings,
     /// Secrets of its connection IDs; the same for all workers.
     pub secrets: Secrets,
+    /// Encrypts session tickets (RFC 8446 §4.6.1); the same for all workers, so that a client can resume at any of them.
+    pub ticket_key: TicketKey,
 }
 
 /// Everything a worker is made of; moved into its thread.

@@ -333,7 +333,7 @@ impl Worker {
         self.endpoint.maintain(key);
         self.progress_leave(key, now);
         self.transmit(key);
-        self.settle(key);
+        self.settle(key, now);
     }
 
     fn serve_opened(&mut self) {
@@ -362,7 +362,7 @@ impl Worker {
     }
 
     /// Takes a closed connection out, or sets its timer.
-    fn settle(&mut self, key: ConnectionKey) {
+    fn settle(&mut self, key: ConnectionKey, now: Instant) {
         let Some(connection) = self.endpoint.get_mut(key) else { return };
         if connection.transport.is_closed() {
             if let Some(mut connection) = self.endpoint.remove(key)
@@ -372,6 +372,7 @@ impl Worker {
             }
             return;
         }
+        connection.report_when_due(now, &self.metrics);
         let deadline = connection.deadline();
         self.timers.arm(key, &mut connection.timer, deadline);
     }
@@ -420,7 +421,10 @@ fn transport(
 ) -> Result<Listener, StartError> {
     let store: Arc<ArcSwap<CertificateStore>> = Arc::clone(&listener.certificates);
     let context = tls::context(store).map_err(|error| StartError::Transport(error.to_string()))?;
-    let config = quiche::Config::with_boring_ssl_ctx_builder(quiche::PROTOCOL_VERSION, context)
+    let mut config = quiche::Config::with_boring_ssl_ctx_builder(quiche::PROTOCOL_VERSION, context)
+        .map_err(|error| StartError::Transport(error.to_string()))?;
+    config
+        .set_ticket_key(&listener.ticket_key.0)
         .map_err(|error| StartError::Transport(error.to_string()))?;
     let issuer = Issuer::new(&listener.secrets, owner);
     Ok(Listener::new(listener.id, config, listener.quic.clone(), issuer, workers, now))

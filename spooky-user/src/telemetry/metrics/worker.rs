@@ -60,7 +60,7 @@ worker_metrics! {
     steer_right: Counter = Counter::new();
     /// Datagrams that reached the wrong worker and were handed to their owner's ring.
     steer_forwarded: Counter = Counter::new();
-    /// Datagrams whose connection ID is not one of ours (client-chosen ones of Initials included).
+    /// Short-header datagrams whose connection ID is not one of ours.
     steer_unknown: Counter = Counter::new();
     /// Datagrams whose connection ID belongs to a socket generation that is gone.
     steer_old_generation: Counter = Counter::new();
@@ -86,7 +86,7 @@ worker_metrics! {
     handshakes_failed: Counters<HandshakeFailure> = Counters::new();
     /// Time from the Initial to the end of the handshake.
     handshake_seconds: Histogram = Histogram::new(EXCHANGE_BOUNDS);
-    /// Smoothed round-trip time of the active path, observed when a connection ends.
+    /// Smoothed round-trip time of the active path, observed once a second while a connection is busy, and when it ends.
     rtt_seconds: Histogram = Histogram::new(RTT_BOUNDS);
     /// QUIC packets declared lost.
     packets_lost: Counter = Counter::new();

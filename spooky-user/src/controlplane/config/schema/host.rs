@@ -10,7 +10,7 @@ use crate::controlplane::config::source::Value;
 section! {
     /// What spooky says about itself.
     pub struct Log {
-        /// The least severe messages that are written. `debug` and `trace` tell of single connections and cost much under
+        /// The least severe messages that are written. `debug` tells of single connections and costs much under
         /// load.
         level: Level = "info", restart;
         /// `text` for people, `json` for collectors: one object a line.
@@ -109,7 +109,7 @@ section! {
         /// `off`: plain sockets; a client whose address changes is passed from worker to worker inside spooky.
         /// `reuseport`: the kernel gives each packet to the right worker's socket by its connection ID.
         /// `xdp`: also, before the network stack, drops what `access` refuses and counts per reason.
-        /// Both need CAP_BPF and CAP_NET_ADMIN, or root.
+        /// Both need CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON, or root.
         mode: EbpfMode = "reuseport", restart;
         /// The network interface for mode `xdp`, such as eth0. Must be given for it.
         interface: Option<String> = "null", restart;
@@ -118,7 +118,8 @@ section! {
         /// What a missing privilege or a refused program does: `fallback` serves without it and says so in the log and in
         /// `spooky_ebpf_mode`; `abort` does not start.
         on_failure: OnFailure = "fallback", restart;
-        /// Of the packets that XDP drops, show every so manieth in the log, on each CPU and for each reason; 0 for none.
+        /// Of the packets that XDP drops, show every so manieth in the log at level debug, on each CPU and for each reason;
+        /// 0 for none.
         sample_drops: u32 = "1000", "0" ..= "1000000", restart;
     }
 }

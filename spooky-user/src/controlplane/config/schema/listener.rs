@@ -73,7 +73,7 @@ section! {
         connection_window: ConnectionWindow = "{}";
         /// Who decides how fast to send: `cubic` (RFC 9438), `reno` (RFC 9002) or `bbr2`.
         congestion: Congestion = "cubic", restart;
-        /// Largest UDP payload sent and accepted, in octets. 1200 passes every path that QUIC can use, 1452 fills an Ethernet
+        /// Largest UDP payload sent, in octets. 1200 passes every path that QUIC can use, 1452 fills an Ethernet
         /// frame with IPv6. Danger: where a tunnel makes paths narrower than this, clients behind it stall.
         max_udp_payload: u64 = "1350", "1200" ..= "1452", restart;
         /// Connection IDs a client may hold, and we of it. With spare ones a client can change its network without being

@@ -180,8 +180,8 @@ section! {
 section! {
     /// What happens when an endpoint did not take a request.
     pub struct Retry {
-        /// Endpoints one request may be tried at, the first included; 1 is no retry. Only requests that no backend can have
-        /// acted on are tried again.
+        /// Endpoints one request may be tried at, the first included; 1 is no retry. A request is tried again when no
+        /// backend can have acted on it, or when its method is idempotent and nothing of an answer has come.
         attempts: u8 = "2", "1" ..= "10", live;
     }
 }

@@ -15,7 +15,7 @@ use super::code;
 use super::stream::{Flushed, Stream};
 use crate::codec::field::{self, Answer, Limits, Malformed};
 use crate::dataplane::exchange::error::Kind;
-use crate::dataplane::exchange::link::{AbortCode, Link, Outbound};
+use crate::dataplane::exchange::link::{Link, Outbound};
 use crate::dataplane::exchange::mailbox::Mailbox;
 use crate::dataplane::exchange::{Client, Exchange};
 use crate::dataplane::quic::buffers::Transport;
@@ -436,14 +436,6 @@ impl Session {
                 *sent = self.http.send_goaway(transport, *from).is_ok();
             }
             Leaving::No | Leaving::Announced { .. } | Leaving::Final { .. } => {}
-        }
-    }
-
-    /// Gives up all that is in flight, at the end of a drain.
-    pub fn abandon(&mut self) {
-        for stream in self.streams.values() {
-            stream.link().abort(AbortCode::Internal);
-            stream.link().fail(Kind::ShuttingDown);
         }
     }
 }

@@ -1,0 +1,82 @@
+//! SIGHUP: the file is taken whole or not at all, and nobody's connection notices.
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use spooky_tests::wait;
+
+use crate::scene::{SOON, Scene, Turn, assert_ok, field};
+
+/// Two upstreams, of which the first gets everything.
+fn scene() -> Scene {
+    Scene::with(Turn::shared(), 2, |config, backends| {
+        config.upstream("first", &backends[..1]).upstream("second", &backends[1..]).route(
+            "all",
+            json!({ "path_prefix": "/" }),
+            "first",
+        )
+    })
+}
+
+/// Changes the file, sends SIGHUP, waits until a reload has ended with `result`.
+fn reload(scene: &mut Scene, result: &str, change: impl FnOnce(&mut Value)) {
+    let file = scene.spooky.config_file();
+    let text = std::fs::read_to_string(&file).expect("the daemon's file");
+    let mut config: Value = serde_json::from_str(&text).expect("written as JSON");
+    change(&mut config);
+    std::fs::write(&file, format!("{config:#}\n")).expect("a file of the test's own");
+    let count = |scene: &Scene| {
+        scene.spooky.metrics().sum("spooky_config_reloads_total", &[("result", result)])
+    };
+    let before = count(scene);
+    scene.spooky.process().signal(Signal::HUP);
+    wait::until_true("the reload has ended", SOON, || count(scene) == before + 1.0);
+}
+
+fn origin(scene: &Scene) -> Option<String> {
+    let answer = scene.target.fetch("/");
+    assert_ok(&answer);
+    field(&answer, "x-origin").map(str::to_owned)
+}
+
+#[test]
+fn routes_and_lists_change_while_it_serves() {
+    let mut scene = scene();
+    assert_eq!(origin(&scene).as_deref(), Some("b1"));
+    reload(&mut scene, "taken", |config| config["routes"][0]["upstream"] = json!("second"));
+    assert_eq!(origin(&scene).as_deref(), Some("b2"));
+    assert_eq!(scene.spooky.metrics().sum("spooky_config_version", &[]), 2.0);
+    reload(&mut scene, "taken", |config| config["access"] = json!({ "deny": ["127.0.0.0/8"] }));
+    let refused = scene.target.run("connect", json!({ "timeout": 1.0 }), SOON);
+    assert_eq!(refused["connected"], false, "{refused:#}");
+    let denied = [("reason", "denied")];
+    assert!(scene.spooky.metrics().sum("spooky_connections_refused_total", &denied) > 0.0);
+    reload(&mut scene, "taken", |config| config["access"] = json!({}));
+    assert_eq!(origin(&scene).as_deref(), Some("b2"));
+}
+
+#[test]
+fn a_wrong_file_changes_nothing_and_is_told_whole() {
+    let mut scene = scene();
+    reload(&mut scene, "refused", |config| {
+        config["routes"][0]["upstream"] = json!("second");
+        config["routes"][0]["upstrem"] = json!("x");
+        config["workers"] = json!({ "pin": "perhaps" });
+    });
+    assert_eq!(origin(&scene).as_deref(), Some("b1"));
+    let log = scene.spooky.log();
+    for told in ["upstrem", "workers.pin"] {
+        assert!(log.contains(told), "{told} is not in {log}");
+    }
+}
+
+#[test]
+fn what_needs_a_restart_is_named_and_refused() {
+    let mut scene = scene();
+    reload(&mut scene, "refused", |config| {
+        config["routes"][0]["upstream"] = json!("second");
+        config["listeners"][0]["quic"] = json!({ "idle_timeout": "7s" });
+    });
+    assert_eq!(origin(&scene).as_deref(), Some("b1"), "not half of it either");
+    let log = scene.spooky.log();
+    assert!(log.contains("idle_timeout") || log.contains("quic"), "{log}");
+}
