@@ -2,6 +2,7 @@
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use spooky_tests::spooky::Spooky;
 use spooky_tests::wait;
 
 use crate::scene::{SOON, Scene, Turn, assert_ok, field};
@@ -18,18 +19,18 @@ fn scene() -> Scene {
 }
 
 /// Changes the file, sends SIGHUP, waits until a reload has ended with `result`.
-fn reload(scene: &mut Scene, result: &str, change: impl FnOnce(&mut Value)) {
-    let file = scene.spooky.config_file();
+pub(crate) fn reload(spooky: &mut Spooky, result: &str, change: impl FnOnce(&mut Value)) {
+    let file = spooky.config_file();
     let text = std::fs::read_to_string(&file).expect("the daemon's file");
     let mut config: Value = serde_json::from_str(&text).expect("written as JSON");
     change(&mut config);
     std::fs::write(&file, format!("{config:#}\n")).expect("a file of the test's own");
-    let count = |scene: &Scene| {
-        scene.spooky.metrics().sum("spooky_config_reloads_total", &[("result", result)])
+    let count = |spooky: &Spooky| {
+        spooky.metrics().sum("spooky_config_reloads_total", &[("result", result)])
     };
-    let before = count(scene);
-    scene.spooky.process().signal(Signal::HUP);
-    wait::until_true("the reload has ended", SOON, || count(scene) == before + 1.0);
+    let before = count(spooky);
+    spooky.process().signal(Signal::HUP);
+    wait::until_true("the reload has ended", SOON, || count(spooky) == before + 1.0);
 }
 
 fn origin(scene: &Scene) -> Option<String> {
@@ -42,22 +43,24 @@ fn origin(scene: &Scene) -> Option<String> {
 fn routes_and_lists_change_while_it_serves() {
     let mut scene = scene();
     assert_eq!(origin(&scene).as_deref(), Some("b1"));
-    reload(&mut scene, "taken", |config| config["routes"][0]["upstream"] = json!("second"));
+    reload(&mut scene.spooky, "taken", |config| config["routes"][0]["upstream"] = json!("second"));
     assert_eq!(origin(&scene).as_deref(), Some("b2"));
     assert_eq!(scene.spooky.metrics().sum("spooky_config_version", &[]), 2.0);
-    reload(&mut scene, "taken", |config| config["access"] = json!({ "deny": ["127.0.0.0/8"] }));
+    reload(&mut scene.spooky, "taken", |config| {
+        config["access"] = json!({ "deny": ["127.0.0.0/8"] })
+    });
     let refused = scene.target.run("connect", json!({ "timeout": 1.0 }), SOON);
     assert_eq!(refused["connected"], false, "{refused:#}");
     let denied = [("reason", "denied")];
     assert!(scene.spooky.metrics().sum("spooky_connections_refused_total", &denied) > 0.0);
-    reload(&mut scene, "taken", |config| config["access"] = json!({}));
+    reload(&mut scene.spooky, "taken", |config| config["access"] = json!({}));
     assert_eq!(origin(&scene).as_deref(), Some("b2"));
 }
 
 #[test]
 fn a_wrong_file_changes_nothing_and_is_told_whole() {
     let mut scene = scene();
-    reload(&mut scene, "refused", |config| {
+    reload(&mut scene.spooky, "refused", |config| {
         config["routes"][0]["upstream"] = json!("second");
         config["routes"][0]["upstrem"] = json!("x");
         config["workers"] = json!({ "pin": "perhaps" });
@@ -72,7 +75,7 @@ fn a_wrong_file_changes_nothing_and_is_told_whole() {
 #[test]
 fn what_needs_a_restart_is_named_and_refused() {
     let mut scene = scene();
-    reload(&mut scene, "refused", |config| {
+    reload(&mut scene.spooky, "refused", |config| {
         config["routes"][0]["upstream"] = json!("second");
         config["listeners"][0]["quic"] = json!({ "idle_timeout": "7s" });
     });

@@ -17,6 +17,7 @@ use spooky_tests::origin::body::Content;
 use spooky_tests::spooky::Spooky;
 use spooky_tests::{bpf, privilege, wait};
 
+use crate::reload::reload;
 use crate::scene::{LONG, SOON, Turn, assert_ok, field};
 
 const EDGE_PORT: u16 = 4433;
@@ -193,6 +194,30 @@ fn a_blocked_source_gets_nothing_and_its_neighbour_everything() {
         let denied =
             |metrics: &Metrics| metrics.sum("spooky_xdp_frames_total", &[("reason", "denied")]);
         assert_eq!(denied(&stage.spooky.metrics()), denied(&after), "{good} lost nothing");
+    }
+}
+
+#[test]
+fn lists_of_a_reload_reach_the_kernel_within_a_second() {
+    let test = "lists_of_a_reload_reach_the_kernel_within_a_second";
+    let Some(mut stage) = stage(test, |config| config) else { return };
+    let bad = netns::client_v4(0);
+    assert_ok(&stage.v4.from(bad).fetch("/"));
+    let written = |stage: &Stage| stage.spooky.metrics().sum("spooky_ebpf_map_writes_total", &[]);
+    for (deny, connected) in [(json!([format!("{bad}/32")]), false), (json!([]), true)] {
+        let before = written(&stage);
+        reload(&mut stage.spooky, "taken", |config| {
+            config["access"] = json!({ "default": "allow", "deny": deny });
+        });
+        wait::until_true("the list is in the map", Duration::from_secs(1), || {
+            written(&stage) > before
+        });
+        let before = stage.spooky.metrics();
+        let result = stage.v4.from(bad).run("connect", json!({ "timeout": 2.0 }), SOON);
+        assert_eq!(result["connected"], connected, "{result:#}");
+        let after = stage.spooky.metrics();
+        let dropped = after.growth(&before, "spooky_xdp_frames_total", &[("reason", "denied")]);
+        assert_eq!(dropped > 0.0, !connected, "{}", after.changes(&before));
     }
 }
 

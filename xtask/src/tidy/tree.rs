@@ -14,7 +14,6 @@ const TOP_LEVEL: &[&str] = &[
     "LICENSE",
     "README.md",
     "config",
-    "deny.toml",
     "docs",
     "spooky-common",
     "spooky-ebpf",
