@@ -185,19 +185,24 @@ impl Session {
 
     /// Sends what serving tasks have queued and reads what they have room for.
     pub fn transmit(&mut self, transport: &mut Transport) {
-        let mut posted = std::mem::take(&mut self.scratch);
-        self.mailbox.take(&mut posted);
-        for id in posted.drain(..) {
-            self.serve_post(transport, id);
-        }
-        self.scratch = posted;
+        // Those that wait come before those that have something new, and each is first once: capacity is handed out in turn,
+        // or one fast download would starve the others of its connection.
         let mut waiting = std::mem::take(&mut self.blocked);
+        if !waiting.is_empty() {
+            waiting.rotate_left(1);
+        }
         for id in waiting.drain(..) {
             self.flush(transport, id);
         }
         // `flush` puts those that are still blocked into the (new) list; keep the old one's memory for them.
         waiting.append(&mut self.blocked);
         self.blocked = waiting;
+        let mut posted = std::mem::take(&mut self.scratch);
+        self.mailbox.take(&mut posted);
+        for id in posted.drain(..) {
+            self.serve_post(transport, id);
+        }
+        self.scratch = posted;
         if self.lingering.len() >= LINGERING {
             self.prune_lingering(transport);
         }

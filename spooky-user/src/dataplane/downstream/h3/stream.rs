@@ -23,6 +23,10 @@ use crate::dataplane::quic::buffers::{Chunk, Transport};
 /// Octets read from QUIC at once: the largest piece handed to the serving task.
 const READ_SIZE: usize = 32 * 1024;
 
+/// Responses share the connection in turn. RFC 9218 §10 lets a server choose where the client has said nothing; one after
+/// the other, its default, would make small responses wait for large ones.
+const TURN_ABOUT: h3::Priority = h3::Priority::new(3, true);
+
 /// What is known of one request stream.
 #[derive(Debug)]
 pub struct Stream {
@@ -213,7 +217,7 @@ impl Stream {
         if self.head_sent {
             return http.send_additional_headers(transport, self.id, list, false, fin);
         }
-        http.send_response(transport, self.id, list, fin)?;
+        http.send_response_with_priority(transport, self.id, list, &TURN_ABOUT, fin)?;
         self.head_sent = true;
         Ok(())
     }
