@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::scene::{SOON, Scene, assert_ok, body_json, field, fields};
+use crate::scene::{LONG, SOON, Scene, assert_ok, body_json, field, fields};
 
 fn answers(scene: &Scene, requests: Value) -> Vec<Value> {
     let mut result = scene.target.run("requests", json!({ "requests": requests }), SOON);
@@ -178,4 +178,20 @@ fn each_request_leaves_a_line_in_the_access_log() {
     assert_eq!(entry["status"], 200, "{entry:#}");
     assert_eq!(entry["method"], "GET");
     assert!(entry["request_id"].as_str().is_some_and(|id| !id.is_empty()), "{entry:#}");
+}
+
+#[test]
+fn small_answers_do_not_wait_for_a_large_one_of_their_connection() {
+    let scene = Scene::new(1);
+    let mut requests = vec![json!({ "path": "/bytes/30000000", "keep": false })];
+    requests.extend((0..10).map(|_| json!({ "path": "/bytes/20000", "keep": false })));
+    let args = json!({ "requests": requests, "concurrent": true });
+    let answers = scene.target.run("requests", args, LONG)["answers"].take();
+    let seconds = |answer: &Value| answer["seconds"].as_f64().unwrap_or(f64::MAX);
+    let large = seconds(&answers[0]);
+    assert_eq!(answers[0]["length"], 30_000_000, "{:#}", answers[0]);
+    for small in answers.as_array().into_iter().flatten().skip(1) {
+        assert_ok(small);
+        assert!(seconds(small) < large / 2.0, "{} s beside {large} s", seconds(small));
+    }
 }
