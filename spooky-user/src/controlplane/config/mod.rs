@@ -1,6 +1,6 @@
 //! The configuration: a YAML file to checked values, and those to a snapshot. Nothing after this module can find it wrong.
 //!
-//! [`load`] reads, checks and gives a [`Config`] or everything that is wrong; [`compile()`] makes the [`Snapshot`] that workers
+//! [`load()`] reads, checks and gives a [`Config`] or everything that is wrong; [`compile()`] makes the [`Snapshot`] that workers
 //! hold. May import: snapshot and the compiled types of quic, route, filter, balance and upstream; telemetry, id.
 //!
 //! ```text

@@ -42,11 +42,10 @@ impl Limiter {
 
 /// Writes a reset for the connection ID that `trigger` carried into `out`; the number of octets, or `None` when the
 /// trigger is too small to be answered.
-///
-/// //= https://www.rfc-editor.org/rfc/rfc9000#section-10.3.3
-/// //# An endpoint MUST ensure that every Stateless Reset that it sends is
-/// //# smaller than the packet that triggered it, unless it maintains state
-/// //# sufficient to prevent looping.
+//= https://www.rfc-editor.org/rfc/rfc9000#section-10.3.3
+//# An endpoint MUST ensure that every Stateless Reset that it sends is
+//# smaller than the packet that triggered it, unless it maintains state
+//# sufficient to prevent looping.
 pub(super) fn write(
     issuer: &Issuer,
     cid: &[u8],

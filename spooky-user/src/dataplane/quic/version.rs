@@ -9,12 +9,11 @@ pub(super) const TRIGGER_SIZE_MIN: usize = 1200;
 const GREASE: u32 = 0x1a2a_3a4a;
 
 /// Writes the answer to `trigger` into `out`; its size, or `None` when it must not be answered.
-///
-/// //= https://www.rfc-editor.org/rfc/rfc9000#section-6.1
-/// //# If a server receives a packet that indicates an unsupported version
-/// //# and if the packet is large enough to initiate a new connection for
-/// //# any supported version, the server SHOULD send a Version Negotiation
-/// //# packet
+//= https://www.rfc-editor.org/rfc/rfc9000#section-6.1
+//# If a server receives a packet that indicates an unsupported version
+//# and if the packet is large enough to initiate a new connection for
+//# any supported version, the server SHOULD send a Version Negotiation
+//# packet
 pub(super) fn negotiate(trigger: &[u8], random: u8, out: &mut [u8]) -> Option<usize> {
     if trigger.len() < TRIGGER_SIZE_MIN {
         return None;
