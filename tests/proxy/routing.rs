@@ -1,7 +1,7 @@
 //! Which upstream, which endpoint: host and path rules, and the balancing policies over a real pool.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde_json::{Value, json};
 use spooky_tests::config::Config;
@@ -112,6 +112,32 @@ fn consistent_hash_keeps_a_key_at_its_endpoint() {
         *used.entry(first.into_keys().next().unwrap_or_default()).or_default() += 1;
     }
     assert!(used.len() >= 2, "keys are spread: {used:?}");
+}
+
+#[test]
+fn consistent_hash_keeps_a_source_and_a_path_at_its_endpoint() {
+    let scene = balanced(json!({ "policy": "consistent_hash", "hash_on": "source_ip" }));
+    let mut used = BTreeMap::<String, usize>::new();
+    for last in 1..=12 {
+        let target = scene.target.from(IpAddr::from([127, 0, 0, last]));
+        let origin = || field(&target.fetch("/"), "x-origin").unwrap_or_default().to_owned();
+        let first = origin();
+        assert_eq!(first, origin(), "127.0.0.{last} from another port");
+        *used.entry(first).or_default() += 1;
+    }
+    assert!(used.len() >= 2, "sources are spread: {used:?}");
+    let scene = balanced(json!({ "policy": "consistent_hash", "hash_on": "path" }));
+    let mut used = BTreeMap::<String, usize>::new();
+    for length in 1..=12 {
+        let fetch = |query| {
+            let answer = scene.target.fetch(&format!("/bytes/{length}?{query}"));
+            field(&answer, "x-origin").unwrap_or_default().to_owned()
+        };
+        let first = fetch("seed=1");
+        assert_eq!(first, fetch("seed=2"), "the query is no part of the key");
+        *used.entry(first).or_default() += 1;
+    }
+    assert!(used.len() >= 2, "paths are spread: {used:?}");
 }
 
 #[test]
