@@ -12,7 +12,7 @@
 //! | `/status/NNN` | that status, empty body |
 //! | `/headers/N` | N field lines `x-field-I` |
 //! | `/trailers` | a body and the trailers `x-checksum`, `x-origin-trailer` |
-//! | `/early` | 103 with `link`, then 200 |
+//! | `/early`, `/early/N` | one 103 with `link`, or N, then 200 |
 //! | `/continue` | 100, then as `/hash` |
 //! | `/early-response` | 413 at once; the body is never read |
 //! | `/delay/MS` | 200 after a time |
@@ -79,7 +79,7 @@ impl Exchange<'_> {
             "status" => self.status(u16::try_from(number).unwrap_or(0)).await,
             "headers" => self.headers(number).await,
             "trailers" => self.trailers().await,
-            "early" => self.early().await,
+            "early" => self.early(number.max(1)).await,
             "continue" => self.go_on().await,
             "early-response" => self.text(413, "too large\n").await,
             "delay" => self.delay(Duration::from_millis(number)).await,
@@ -208,8 +208,10 @@ impl Exchange<'_> {
         stream.send_trailers(trailers).map_err(by_peer)
     }
 
-    async fn early(mut self) -> Result<(), Ended> {
-        self.informational(103, Some("</style.css>; rel=preload"))?;
+    async fn early(mut self, times: u64) -> Result<(), Ended> {
+        for _ in 0..times {
+            self.informational(103, Some("</style.css>; rel=preload"))?;
+        }
         self.text(200, "after early hints\n").await
     }
 

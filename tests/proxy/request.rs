@@ -96,6 +96,21 @@ fn trailers_pass_both_ways() {
 }
 
 #[test]
+fn a_backend_that_sends_interim_responses_without_end_is_cut_off() {
+    let scene = Scene::new(1);
+    let answers = answers(&scene, json!([{ "path": "/early/16" }, { "path": "/early/17" }]));
+    let interim = |answer: &Value| answer["informational"].as_array().map_or(0, Vec::len);
+    assert_ok(&answers[0]);
+    assert_eq!(interim(&answers[0]), 16);
+    assert_eq!(
+        (&answers[1]["status"], interim(&answers[1])),
+        (&json!(502), 16),
+        "{:#}",
+        answers[1]
+    );
+}
+
+#[test]
 fn interim_responses_come_before_the_final_one() {
     let scene = Scene::new(1);
     let upload = json!({ "method": "POST", "path": "/continue", "body": "x" });

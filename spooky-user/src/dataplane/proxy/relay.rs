@@ -26,6 +26,10 @@ use crate::dataplane::exchange::link::{Inbound, Link, Outbound};
 use crate::dataplane::upstream::classify;
 use crate::dataplane::upstream::cluster::Settings;
 
+/// Interim responses one request may draw (RFC 9110 §15.2 sets no bound). They are queued until the client takes them, and
+/// no window holds a backend back from sending more.
+const INTERIM_MAX: u8 = 16;
+
 /// The relay of one attempt.
 pub(super) struct Relay<'e> {
     link: &'e Link,
@@ -37,6 +41,8 @@ pub(super) struct Relay<'e> {
     last_progress: Instant,
     body_consumed: bool,
     upload_ended: bool,
+    /// Interim responses seen.
+    interim: u8,
 }
 
 enum Download {
@@ -68,6 +74,7 @@ impl<'e> Relay<'e> {
             download: Download::Head(response),
             last_progress: Instant::now(),
             body_consumed: false,
+            interim: 0,
         }
     }
 
@@ -213,7 +220,8 @@ impl<'e> Relay<'e> {
         if let Poll::Ready(Some(informational)) = response.poll_informational(cx) {
             let (parts, ()) = informational.map_err(|error| classify(&error))?.into_parts();
             // 101 has no meaning in HTTP/2 and HTTP/3 (RFC 9113 §8.6, RFC 9114 §4.5).
-            if parts.status == StatusCode::SWITCHING_PROTOCOLS {
+            self.interim += 1;
+            if parts.status == StatusCode::SWITCHING_PROTOCOLS || self.interim > INTERIM_MAX {
                 return Err(ProxyError::new(Kind::UpstreamProtocol));
             }
             self.link.send(Outbound::Informational(parts.status, parts.headers));
