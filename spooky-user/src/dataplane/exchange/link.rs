@@ -19,6 +19,10 @@ use super::mailbox::Mailbox;
 /// Octets one direction of one exchange may hold: four HTTP/2 frames of the usual 16 KiB.
 pub const BUFFER_SIZE: usize = 64 * 1024;
 
+/// Pieces one direction may hold, however small they are: a piece of one octet keeps an allocation of half a KiB, or a whole
+/// read buffer of the backend's connection, alive.
+pub const PIECES_MAX: usize = 128;
+
 /// What comes next of the request, seen by the serving task.
 #[derive(Debug)]
 pub enum Inbound {
@@ -128,7 +132,11 @@ impl Link {
     /// Octets of request body that may be pushed now.
     #[must_use]
     pub fn request_room(&self) -> usize {
-        BUFFER_SIZE.saturating_sub(self.request.borrow().buffered)
+        let request = self.request.borrow();
+        if request.chunks.len() >= PIECES_MAX {
+            return 0;
+        }
+        BUFFER_SIZE.saturating_sub(request.buffered)
     }
 
     /// Hands over request body. The caller keeps to [`Self::request_room`].
@@ -232,7 +240,8 @@ impl Link {
     /// Whether the response side has room for one more piece of body. Register first.
     #[must_use]
     pub fn has_response_room(&self) -> bool {
-        self.response.borrow().buffered < BUFFER_SIZE
+        let response = self.response.borrow();
+        response.buffered < BUFFER_SIZE && response.queue.len() < PIECES_MAX
     }
 
     /// Octets of response body that QUIC has taken since the last call.
@@ -297,6 +306,20 @@ mod tests {
         assert!(link.poll_request().is_pending());
         link.end_request(None);
         assert!(matches!(link.poll_request(), Poll::Ready(Ok(Inbound::End))));
+    }
+
+    #[test]
+    fn tiny_pieces_are_bounded_by_their_number() {
+        let (link, _mailbox, _ready) = link();
+        for _ in 0..PIECES_MAX {
+            assert!(link.request_room() > 0 && link.has_response_room());
+            link.push_request(Bytes::from_static(b"a"));
+            link.send(Outbound::Data(Bytes::from_static(b"b")));
+        }
+        assert_eq!((link.request_room(), link.has_response_room()), (0, false));
+        assert!(matches!(link.poll_request(), Poll::Ready(Ok(Inbound::Data(_)))));
+        assert!(link.pop_response().is_some());
+        assert!(link.request_room() > 0 && link.has_response_room());
     }
 
     #[test]
