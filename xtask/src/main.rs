@@ -1,6 +1,7 @@
 //! `cargo xtask`: everything a person does with spooky at a desk. This file only dispatches; each
 //! command is a module of its name. No module here may need more than Rust and a C linker to compile.
 
+mod bench;
 mod ci;
 mod command;
 mod ebpf;
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
         // Not for people: `run` starts itself again under sudo with it.
         run::SERVE => run::serve(rest),
         "test" => test::run(rest),
+        "bench" => bench::run(rest),
         "ci" => ci::run(rest),
         "tidy" => tidy::run(rest),
         "help" | "--help" | "-h" => {
