@@ -3,7 +3,10 @@
 use std::fs;
 use std::time::Duration;
 
+use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
+
+use crate::histogram::Histogram;
 
 /// Clock ticks of /proc (USER_HZ) a second; fixed in Linux's interface on every architecture that has io_uring.
 const TICKS: u64 = 100;
@@ -13,6 +16,8 @@ const TICKS: u64 = 100;
 pub(crate) struct Cpu {
     pub(crate) user: Duration,
     pub(crate) system: Duration,
+    /// Both together, by a clock that is finer than the ticks the others are counted in.
+    total: Duration,
 }
 
 /// Resident memory in KiB, summed over processes.
@@ -26,16 +31,24 @@ pub(crate) struct Memory {
 /// Why a request does not count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Failure {
-    /// Not 200.
+    /// Another status than `--status` says.
     Status,
     /// The body has another length than `content-length` or `--expect` says.
     Length,
+    /// The body has another hash than `--sha256` says.
+    Hash,
     /// The answer was complete before the request's body was taken.
     Upload,
     /// RESET_STREAM.
     Reset,
+    /// The connection of a request that was to resume did not.
+    NotResumed,
+    /// No connection came about for it.
+    Handshake,
     /// The connection ended under it.
     Connection,
+    /// A connection that was held has ended.
+    Held,
     /// It had not ended when nothing moved any more.
     Unfinished,
 }
@@ -43,8 +56,14 @@ pub(crate) enum Failure {
 /// The results of one phase.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
-    latencies_us: Vec<u32>,
+    latencies: Histogram,
     failures: [u64; Failure::ALL.len()],
+    /// Requests on connections that resumed.
+    pub(crate) resumed: u64,
+    /// Requests on connections whose 0-RTT data was taken.
+    pub(crate) early_accepted: u64,
+    /// Octets of bodies, and answers: as long as this grows, the run is alive.
+    pub(crate) moved: u64,
 }
 
 // === impl Cpu ===
@@ -57,19 +76,30 @@ impl Cpu {
     pub(crate) fn of(pids: &[u32]) -> Result<Self, String> {
         pids.iter().try_fold(Self::default(), |sum, pid| {
             let cpu = stat(&format!("/proc/{pid}/stat"))?;
-            Ok(Self { user: sum.user + cpu.user, system: sum.system + cpu.system })
+            Ok(Self {
+                user: sum.user + cpu.user,
+                system: sum.system + cpu.system,
+                total: sum.total + scheduled(*pid).unwrap_or_default().max(cpu.total),
+            })
         })
+    }
+
+    /// Of this process.
+    pub(crate) fn own() -> Duration {
+        let time = clock_gettime(ClockId::ProcessCPUTime);
+        Duration::try_from(time).unwrap_or_default()
     }
 
     pub(crate) fn since(self, before: Self) -> Self {
         Self {
             user: self.user.saturating_sub(before.user),
             system: self.system.saturating_sub(before.system),
+            total: self.total.saturating_sub(before.total),
         }
     }
 
     pub(crate) fn total(self) -> Duration {
-        self.user + self.system
+        self.total
     }
 }
 
@@ -81,10 +111,22 @@ fn stat(file: &str) -> Result<Cpu, String> {
     match (times.next().flatten(), times.next().flatten()) {
         (Some(user), Some(system)) => {
             let duration = |ticks: u64| Duration::from_millis(ticks * 1000 / TICKS);
-            Ok(Cpu { user: duration(user), system: duration(system) })
+            let (user, system) = (duration(user), duration(system));
+            Ok(Cpu { user, system, total: user + system })
         }
         _ => Err(format!("{file}: no times in it")),
     }
+}
+
+/// Nanoseconds its threads ran, from the first field of schedstat; `None` when the kernel does not keep it. Threads that
+/// have ended are not in it, so it is only good where it is not below what `stat` says.
+fn scheduled(pid: u32) -> Option<Duration> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+    threads.flatten().try_fold(Duration::ZERO, |sum, thread| {
+        let text = fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        let nanos = text.split_whitespace().next()?.parse().ok()?;
+        Some(sum + Duration::from_nanos(nanos))
+    })
 }
 
 // === impl Memory ===
@@ -121,19 +163,24 @@ pub(crate) fn receive_buffer_errors() -> Option<u64> {
 // === impl Tally ===
 
 impl Failure {
-    const ALL: [(Self, &'static str); 6] = [
+    const ALL: [(Self, &'static str); 10] = [
         (Self::Status, "status"),
         (Self::Length, "length"),
+        (Self::Hash, "hash"),
         (Self::Upload, "upload"),
         (Self::Reset, "reset"),
+        (Self::NotResumed, "not_resumed"),
+        (Self::Handshake, "handshake"),
         (Self::Connection, "connection"),
+        (Self::Held, "held"),
         (Self::Unfinished, "unfinished"),
     ];
 }
 
 impl Tally {
     pub(crate) fn good(&mut self, latency: Duration) {
-        self.latencies_us.push(u32::try_from(latency.as_micros()).unwrap_or(u32::MAX));
+        self.latencies.add(latency);
+        self.moved += 1;
     }
 
     pub(crate) fn failed(&mut self, failure: Failure, count: u64) {
@@ -148,7 +195,12 @@ impl Tally {
     }
 
     pub(crate) fn ended(&self) -> u64 {
-        self.failures() + self.latencies_us.len() as u64
+        self.failures() + self.latencies.total()
+    }
+
+    /// Requests that succeeded.
+    pub(crate) fn succeeded(&self) -> u64 {
+        self.latencies.total()
     }
 
     /// Kinds that happened, with their counts.
@@ -157,12 +209,17 @@ impl Tally {
         counted.map(|((_, name), count)| ((*name).to_owned(), json!(count))).collect()
     }
 
-    /// Latencies at these ranks of 1000, in µs; `null` when no request succeeded.
-    pub(crate) fn percentiles(&mut self, per_mille: &[usize]) -> Vec<Value> {
-        self.latencies_us.sort_unstable();
-        let last = self.latencies_us.len().saturating_sub(1);
-        per_mille.iter().map(|rank| json!(self.latencies_us.get(last * rank / 1000))).collect()
+    /// Latencies in µs; each is `null` when no request succeeded.
+    pub(crate) fn latencies(&self) -> Value {
+        ranks(&self.latencies)
     }
+}
+
+/// The usual ranks of a histogram, in µs to a tenth.
+pub(crate) fn ranks(histogram: &Histogram) -> Value {
+    let micros = |time: Option<Duration>| time.map(|time| (time.as_nanos() / 100) as f64 / 10.0);
+    let at = |per_mille| micros(histogram.at(per_mille));
+    json!({ "p50": at(500), "p90": at(900), "p99": at(990), "p999": at(999), "max": micros(histogram.max()) })
 }
 
 #[cfg(test)]
@@ -185,11 +242,14 @@ mod tests {
     #[test]
     fn failures_are_told_apart_and_latencies_ranked() {
         let mut tally = Tally::default();
-        (1..=101).rev().for_each(|it| tally.good(Duration::from_micros(it)));
+        assert_eq!(tally.latencies()["p50"], Value::Null);
+        (1..=100).rev().for_each(|it| tally.good(Duration::from_micros(it)));
         tally.failed(Failure::Reset, 2);
         tally.failed(Failure::Status, 1);
-        assert_eq!((tally.failures(), tally.ended()), (3, 104));
+        assert_eq!((tally.failures(), tally.succeeded(), tally.ended()), (3, 100, 103));
         assert_eq!(tally.kinds(), json!({ "reset": 2, "status": 1 }));
-        assert_eq!(tally.percentiles(&[0, 500, 1000]), [json!(1), json!(51), json!(101)]);
+        assert_eq!(tally.latencies()["max"], json!(100.0));
+        let median = tally.latencies()["p50"].as_f64().unwrap_or(0.0);
+        assert!((50.0..50.1).contains(&median), "{median}");
     }
 }

@@ -4,44 +4,38 @@ use std::collections::HashMap;
 use std::io;
 use std::time::{Duration, Instant};
 
-use quiche::h3::{self, NameValue};
+use quiche::h3;
+use spooky_tests::socket::{Arena, Socket};
+use spooky_tests::train::Builder;
 
 use crate::account::{Failure, Tally};
-use crate::options::Options;
-use crate::socket::{Arena, Socket};
+use crate::plan::Plan;
+use crate::request::Request;
 
-/// What we send in one datagram at most.
-const DATAGRAM_SIZE: usize = 1350;
-/// A first datagram shorter than this goes alone: the rest would be cut to its size.
-const TRAIN_SEGMENT: usize = 1000;
-/// A train is this long at most; the kernel takes 64 KiB in one call, headers included.
-const TRAIN_SIZE: usize = 64_000;
-/// Octets of a body handed to quiche at a time.
+/// A handshake that takes longer has failed.
+pub(crate) const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Octets of a body handed to quiche at a time, and read at a time.
 const BODY_PIECE: usize = 64 << 10;
-/// Windows that never hold a download up.
-const STREAM_WINDOW: u64 = 16 << 20;
-const CONNECTION_WINDOW: u64 = 64 << 20;
-
 /// RFC 9114 §8.1 H3_REQUEST_REJECTED: not processed, may be sent again.
 const REQUEST_REJECTED: u64 = 0x10b;
+/// `ssl_early_data_accepted` of BoringSSL's `ssl_early_data_reason_t`.
+const EARLY_DATA_ACCEPTED: u32 = 2;
 
-/// What all connections of a run have in common.
-pub(crate) struct Plan {
-    transport: quiche::Config,
-    http: h3::Config,
-    head: Vec<h3::Header>,
-    body: u64,
-    expect: Option<u64>,
-    host: String,
-    /// Connections made so far: their IDs.
-    made: u64,
+/// Buffers of the one thread, and what went through them.
+pub(crate) struct Buffers {
+    arena: Arena,
+    builder: Builder,
+    scratch: Vec<u8>,
+    body: Vec<u8>,
+    /// UDP payload received and sent.
+    pub(crate) traffic: Traffic,
 }
 
-/// Buffers of the one thread.
-pub(crate) struct Buffers {
-    pub(crate) arena: Arena,
-    train: Vec<u8>,
-    body: Vec<u8>,
+/// Octets of UDP payload.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Traffic {
+    pub(crate) received: u64,
+    pub(crate) sent: u64,
 }
 
 /// One connection.
@@ -51,67 +45,27 @@ pub(crate) struct Client {
     http: Option<h3::Connection>,
     requests: HashMap<u64, Request>,
     pub(crate) begun: Instant,
+    /// It was given a ticket, so it has to resume.
+    must_resume: bool,
     /// The server sent GOAWAY: what it took ends, nothing more begins.
     leaving: bool,
-    rejected: u64,
-    /// When [`Client::expire`] is due.
-    pub(crate) deadline: Option<Instant>,
+    /// Requests that the server did not process and that may be sent again, by the time their latency counts from.
+    pub(crate) rejected: Vec<Instant>,
+    /// When a PING is due that keeps the connection from timing out, and how often.
+    keep_alive: Option<(Instant, Duration)>,
 }
 
-struct Request {
-    begun: Instant,
-    status_ok: bool,
-    declared: Option<u64>,
-    received: u64,
-    unsent: u64,
-}
-
-// === impl Plan ===
-
-impl Plan {
-    /// # Errors
-    /// When quiche refuses a setting.
-    pub(crate) fn new(options: &Options) -> quiche::Result<Self> {
-        let mut transport = quiche::Config::new(quiche::PROTOCOL_VERSION)?;
-        transport.verify_peer(false);
-        transport.set_application_protos(h3::APPLICATION_PROTOCOL)?;
-        transport.set_max_idle_timeout(30_000);
-        transport.set_max_send_udp_payload_size(DATAGRAM_SIZE);
-        transport.set_initial_max_data(CONNECTION_WINDOW);
-        transport.set_max_connection_window(CONNECTION_WINDOW);
-        transport.set_initial_max_stream_data_bidi_local(STREAM_WINDOW);
-        transport.set_max_stream_window(STREAM_WINDOW);
-        transport.set_initial_max_stream_data_uni(1 << 20);
-        transport.set_initial_max_streams_uni(16);
-        transport.enable_pacing(false);
-        let method = if options.body.is_some() { "POST" } else { "GET" };
-        let port = options.target.port();
-        let mut head = vec![
-            h3::Header::new(b":method", method.as_bytes()),
-            h3::Header::new(b":scheme", b"https"),
-            h3::Header::new(b":authority", format!("{}:{port}", options.host).as_bytes()),
-            h3::Header::new(b":path", options.path.as_bytes()),
-            h3::Header::new(b"user-agent", b"spooky-load"),
-        ];
-        if let Some(length) = options.body {
-            head.push(h3::Header::new(b"content-length", length.to_string().as_bytes()));
-        }
-        Ok(Self {
-            transport,
-            http: h3::Config::new().map_err(|_cause| quiche::Error::InvalidState)?,
-            head,
-            body: options.body.unwrap_or(0),
-            expect: options.expect,
-            host: options.host.clone(),
-            made: 0,
-        })
-    }
-}
+// === impl Buffers ===
 
 impl Buffers {
     pub(crate) fn new() -> Self {
-        let body = (0..BODY_PIECE).map(|place| (place % 251) as u8).collect();
-        Self { arena: Arena::new(), train: vec![0; TRAIN_SIZE], body }
+        Self {
+            arena: Arena::new(),
+            builder: Builder::new(),
+            scratch: vec![0; BODY_PIECE],
+            body: (0..BODY_PIECE).map(|place| (place % 251) as u8).collect(),
+            traffic: Traffic::default(),
+        }
     }
 }
 
@@ -122,30 +76,31 @@ impl Client {
     ///
     /// # Errors
     /// When there is no socket to be had.
-    pub(crate) fn connect(
-        target: std::net::SocketAddr,
-        plan: &mut Plan,
-        now: Instant,
-    ) -> io::Result<Self> {
-        let socket = Socket::connect(target)?;
+    pub(crate) fn connect(plan: &mut Plan, now: Instant) -> io::Result<Self> {
+        let socket = Socket::connect(plan.target, plan.source)?;
         plan.made += 1;
         // Differs between connections and runs; nothing here has to be unpredictable.
         let mut id = [0; 16];
         id[..8].copy_from_slice(&plan.made.to_be_bytes());
         id[8..].copy_from_slice(&fastrand::u64(..).to_be_bytes());
         let id = quiche::ConnectionId::from_ref(&id);
-        let transport =
-            quiche::connect(Some(&plan.host), &id, socket.local, target, &mut plan.transport)
-                .map_err(io::Error::other)?;
+        let (host, local) = (Some(plan.host.as_str()), socket.local());
+        let mut transport = quiche::connect(host, &id, local, plan.target, &mut plan.transport)
+            .map_err(io::Error::other)?;
+        let ticket = if plan.resume { plan.tickets.take() } else { None };
+        if let Some(ticket) = &ticket {
+            transport.set_session(ticket).map_err(io::Error::other)?;
+        }
         Ok(Self {
             socket,
             transport,
             http: None,
             requests: HashMap::new(),
             begun: now,
+            must_resume: ticket.is_some(),
             leaving: false,
-            rejected: 0,
-            deadline: None,
+            rejected: Vec::new(),
+            keep_alive: None,
         })
     }
 
@@ -157,8 +112,9 @@ impl Client {
         if !self.socket.receive(&mut buffers.arena)? {
             return Ok(());
         }
-        let info = quiche::RecvInfo { from: self.socket.peer, to: self.socket.local };
-        for datagram in buffers.arena.datagrams() {
+        for (from, datagram) in buffers.arena.datagrams() {
+            buffers.traffic.received += datagram.len() as u64;
+            let info = quiche::RecvInfo { from, to: self.socket.local() };
             let _ = self.transport.recv(datagram, info);
         }
         Ok(())
@@ -166,12 +122,13 @@ impl Client {
 
     /// HTTP/3 begins once the handshake allows it; then answers are read and bodies sent on.
     pub(crate) fn progress(&mut self, plan: &Plan, buffers: &mut Buffers, tally: &mut Tally) {
-        if self.http.is_none() && self.transport.is_established() {
+        let may_begin = self.transport.is_established() || self.transport.is_in_early_data();
+        if self.http.is_none() && may_begin {
             self.http = h3::Connection::with_transport(&mut self.transport, &plan.http).ok();
         }
         self.read(plan, buffers, tally);
         if plan.body > 0 {
-            self.send_bodies(buffers);
+            self.send_bodies(buffers, tally);
         }
     }
 
@@ -189,27 +146,29 @@ impl Client {
             if event == h3::Event::GoAway {
                 // RFC 9114 §5.2: from this ID on nothing was processed, and all of it may be sent again.
                 self.leaving = true;
-                self.rejected += self.requests.extract_if(|id, _| *id >= stream).count() as u64;
+                let unprocessed = self.requests.extract_if(|id, _| *id >= stream);
+                self.rejected.extend(unprocessed.map(|(_, request)| request.begun));
             }
             let Some(request) = self.requests.get_mut(&stream) else { continue };
             match event {
-                h3::Event::Headers { list, .. } => request.head(&list),
+                h3::Event::Headers { list, .. } => request.head(&list, &plan.expected),
                 h3::Event::Data => {
-                    while let Ok(size) =
-                        http.recv_body(&mut self.transport, stream, &mut buffers.train)
-                    {
-                        request.received += size as u64;
+                    let scratch = &mut buffers.scratch;
+                    while let Ok(size) = http.recv_body(&mut self.transport, stream, scratch) {
+                        request.body(scratch.get(..size).unwrap_or_default());
+                        tally.moved += size as u64;
                     }
                 }
                 h3::Event::Finished => {
-                    match request.verdict(plan) {
+                    let verdict = request.verdict(&plan.expected);
+                    match verdict.and_then(|()| resumed(&self.transport, self.must_resume, tally)) {
                         Ok(()) => tally.good(request.begun.elapsed()),
                         Err(failure) => tally.failed(failure, 1),
                     }
                     self.requests.remove(&stream);
                 }
                 h3::Event::Reset(REQUEST_REJECTED) => {
-                    self.rejected += 1;
+                    self.rejected.push(request.begun);
                     self.requests.remove(&stream);
                 }
                 h3::Event::Reset(_) => {
@@ -221,15 +180,18 @@ impl Client {
         }
     }
 
-    fn send_bodies(&mut self, buffers: &Buffers) {
+    fn send_bodies(&mut self, buffers: &Buffers, tally: &mut Tally) {
         let Some(http) = &mut self.http else { return };
         for (stream, request) in &mut self.requests {
             while request.unsent > 0 {
                 let size = request.unsent.min(buffers.body.len() as u64);
-                let piece = &buffers.body[..size as usize];
+                let piece = buffers.body.get(..size as usize).unwrap_or_default();
                 let last = size == request.unsent;
                 match http.send_body(&mut self.transport, *stream, piece, last) {
-                    Ok(taken) => request.unsent -= taken as u64,
+                    Ok(taken) => {
+                        request.unsent -= taken as u64;
+                        tally.moved += taken as u64;
+                    }
                     Err(_) => break,
                 }
             }
@@ -237,16 +199,19 @@ impl Client {
     }
 
     /// Begins a request; `false` when the connection cannot take it now. Its latency counts from `begun`.
-    pub(crate) fn request(&mut self, plan: &Plan, buffers: &Buffers, begun: Instant) -> bool {
+    pub(crate) fn request(
+        &mut self,
+        plan: &Plan,
+        buffers: &Buffers,
+        begun: Instant,
+        tally: &mut Tally,
+    ) -> bool {
         let Some(http) = self.http.as_mut().filter(|_| !self.leaving) else { return false };
         match http.send_request(&mut self.transport, &plan.head, plan.body == 0) {
             Ok(stream) => {
-                let unsent = plan.body;
-                let request =
-                    Request { begun, status_ok: false, declared: None, received: 0, unsent };
-                self.requests.insert(stream, request);
-                if unsent > 0 {
-                    self.send_bodies(buffers);
+                self.requests.insert(stream, Request::new(begun, plan));
+                if plan.body > 0 {
+                    self.send_bodies(buffers, tally);
                 }
                 true
             }
@@ -254,40 +219,44 @@ impl Client {
         }
     }
 
-    /// Sends what is to be sent, in trains of one datagram size.
+    /// Sends what is to be sent.
     ///
     /// # Errors
     /// What the socket said.
     pub(crate) fn flush(&mut self, buffers: &mut Buffers) -> io::Result<()> {
-        let mut more = true;
-        while more {
-            let (mut filled, mut segment) = (0, DATAGRAM_SIZE);
-            for _ in 0..self.socket.max_segments() {
-                let Some(space) = buffers.train.get_mut(filled..filled + segment) else { break };
-                let Ok((size, _)) = self.transport.send(space) else {
-                    more = false;
-                    break;
-                };
-                if filled == 0 && size >= TRAIN_SEGMENT {
-                    segment = size;
-                }
-                filled += size;
-                // A datagram shorter than the others can only be the last of its train.
-                if size < segment {
-                    break;
-                }
-            }
-            if filled > 0 {
-                self.socket.send(&buffers.train[..filled], segment)?;
-            }
-        }
-        self.deadline = self.transport.timeout_instant();
+        let sent = buffers.builder.transmit(&mut self.transport, &self.socket, u64::MAX)?;
+        buffers.traffic.sent += sent.octets;
         Ok(())
     }
 
-    /// The deadline has come.
-    pub(crate) fn expire(&mut self) {
-        self.transport.on_timeout();
+    /// When [`Client::expire`] is due.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let handshake = (!self.is_established()).then(|| self.begun + HANDSHAKE);
+        let keep_alive = self.keep_alive.map(|(due, _)| due);
+        [self.transport.timeout_instant(), handshake, keep_alive].into_iter().flatten().min()
+    }
+
+    /// A deadline has come, or none yet.
+    pub(crate) fn expire(&mut self, now: Instant) {
+        if self.transport.timeout_instant().is_some_and(|due| due <= now) {
+            self.transport.on_timeout();
+        }
+        if !self.is_established() && now.saturating_duration_since(self.begun) >= HANDSHAKE {
+            let _ = self.transport.close(false, 0, b"");
+        }
+        if let Some((due, period)) = self.keep_alive.filter(|(due, _)| *due <= now) {
+            let _ = self.transport.send_ack_eliciting();
+            self.keep_alive = Some((due.max(now) + period, period));
+        }
+    }
+
+    /// From now on nothing happens here: a PING goes often enough that neither side gives the connection up.
+    pub(crate) fn keep_alive(&mut self, now: Instant) {
+        let theirs = self.transport.peer_transport_params().map_or(0, |it| it.max_idle_timeout);
+        if theirs > 0 {
+            let period = Duration::from_millis(theirs) * 2 / 3;
+            self.keep_alive = Some((now + period, period));
+        }
     }
 
     /// Ends the connection as a client does that has what it wanted (RFC 9114 §8.1 H3_NO_ERROR).
@@ -301,17 +270,22 @@ impl Client {
         self.requests.clear();
     }
 
-    /// Requests that the server did not process and that may be sent again, since the last call.
-    pub(crate) fn take_rejected(&mut self) -> u64 {
-        std::mem::take(&mut self.rejected)
+    /// The session ticket the server gave, the last if it gave several.
+    pub(crate) fn ticket(&self) -> Option<&[u8]> {
+        self.transport.session()
     }
 
     pub(crate) fn in_flight(&self) -> usize {
         self.requests.len()
     }
 
+    pub(crate) fn is_established(&self) -> bool {
+        self.transport.is_established()
+    }
+
+    /// Requests can begin.
     pub(crate) fn is_ready(&self) -> bool {
-        self.http.is_some()
+        self.http.is_some() && !self.leaving
     }
 
     /// Told to go, and nothing is left to wait for.
@@ -321,13 +295,18 @@ impl Client {
 
     /// Ended by either side, or about to be.
     pub(crate) fn is_over(&self) -> bool {
-        self.transport.is_closed() || self.transport.is_draining()
+        self.transport.is_closed()
+            || self.transport.is_draining()
+            || self.transport.local_error().is_some()
     }
 
     /// Why it ended, for a message.
     pub(crate) fn reason(&self) -> String {
         match (self.transport.peer_error(), self.transport.local_error()) {
             (Some(error), _) => format!("closed by the peer: {error:?}"),
+            (None, Some(_)) if !self.is_established() => {
+                format!("given up after {} s", HANDSHAKE.as_secs())
+            }
             (None, Some(error)) => format!("closed by us: {error:?}"),
             (None, None) if self.transport.is_timed_out() => "timed out".into(),
             (None, None) => "ended".into(),
@@ -338,33 +317,14 @@ impl Client {
     pub(crate) fn lost(&self) -> u64 {
         self.transport.stats().lost as u64
     }
-
-    /// How long the connection has been there.
-    pub(crate) fn age(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.begun)
-    }
 }
 
-// === impl Request ===
-
-impl Request {
-    fn head(&mut self, list: &[h3::Header]) {
-        let field = |name: &[u8]| list.iter().find(|it| it.name() == name).map(NameValue::value);
-        self.status_ok |= field(b":status") == Some(b"200");
-        let length = field(b"content-length").and_then(|it| std::str::from_utf8(it).ok());
-        self.declared = length.and_then(|it| it.parse().ok()).or(self.declared);
+/// Whether the connection resumed if it had to; counted here, with 0-RTT.
+fn resumed(transport: &quiche::Connection, must: bool, tally: &mut Tally) -> Result<(), Failure> {
+    if must && !transport.is_resumed() {
+        return Err(Failure::NotResumed);
     }
-
-    fn verdict(&self, plan: &Plan) -> Result<(), Failure> {
-        let wrong = |length: Option<u64>| length.is_some_and(|it| it != self.received);
-        if !self.status_ok {
-            Err(Failure::Status)
-        } else if wrong(self.declared) || wrong(plan.expect) {
-            Err(Failure::Length)
-        } else if self.unsent > 0 {
-            Err(Failure::Upload)
-        } else {
-            Ok(())
-        }
-    }
+    tally.resumed += u64::from(transport.is_resumed());
+    tally.early_accepted += u64::from(transport.early_data_reason() == EARLY_DATA_ACCEPTED);
+    Ok(())
 }

@@ -1,20 +1,25 @@
 //! `spooky-load`: an HTTP/3 load generator that says what a request costs the proxy in CPU time. One thread, one
-//! connected socket a connection, GSO and GRO, closed loop.
+//! connected socket a connection, GSO and GRO; closed loop or a fixed rate, kept, fresh, resumed or idle connections.
 
 mod account;
 mod client;
 mod drive;
+mod histogram;
+mod meter;
 mod options;
-mod socket;
+mod plan;
+mod request;
+mod schedule;
+mod wake;
 
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use account::{Cpu, Memory, Tally};
+use account::{Failure, Memory, Tally};
 use drive::Load;
-use options::Options;
+use meter::{Meter, hundredths, per};
+use options::{Idle, Options};
 
 fn main() -> ExitCode {
     match Options::parse(std::env::args().skip(1)).and_then(|options| run(&options)) {
@@ -32,50 +37,76 @@ fn main() -> ExitCode {
 /// The result as one line of JSON, and the number of failed requests.
 fn run(options: &Options) -> Result<(Value, u64), String> {
     let mut load = Load::new(options)?;
-    let mut warm = Tally::default();
-    load.phase(options.warm, &mut warm)?;
-    if warm.failures() > 0 {
-        return Err(format!("requests failed while warming up: {}", warm.kinds()));
+    if let Some(idle) = &options.idle {
+        return hold(&mut load, options, idle);
     }
+    if !options.fresh {
+        let mut opened = Tally::default();
+        load.open(false, &mut opened)?;
+        clean(&opened, "connections could not be opened")?;
+    }
+    requests(&mut load, options, options.connections)
+}
+
+/// Warms up, then measures, on so many of the open connections or on fresh ones.
+fn requests(
+    load: &mut Load,
+    options: &Options,
+    connections: usize,
+) -> Result<(Value, u64), String> {
+    let phase = |load: &mut Load, requests: u64, tally: &mut Tally| {
+        if options.fresh {
+            load.fresh(requests, tally)
+        } else {
+            load.stay(connections, requests, tally)
+        }
+    };
+    let mut warm = Tally::default();
+    phase(load, options.warm, &mut warm)?;
+    clean(&warm, "requests failed while warming up")?;
 
     let mut tally = Tally::default();
-    let me = [std::process::id()];
-    let lost = load.lost();
-    let dropped = account::receive_buffer_errors();
-    let (proxy_before, own_before) = (Cpu::of(&options.pids)?, Cpu::of(&me)?);
-    let begun = Instant::now();
+    let held_lost = load.held_lost();
+    let meter = Meter::start(load, &options.pids)?;
     // A run that breaks off still says how far it came; what had not ended counts as failed.
-    if let Err(message) = load.phase(options.requests, &mut tally) {
+    if let Err(message) = phase(load, options.requests, &mut tally) {
         eprintln!("spooky-load: {message}");
     }
-    let seconds = begun.elapsed().as_secs_f64();
-    let proxy = Cpu::of(&options.pids)?.since(proxy_before);
-    let own = Cpu::of(&me)?.since(own_before);
-    let memory = Memory::of(&options.pids)?;
-    let dropped = account::receive_buffer_errors().zip(dropped).map(|(now, then)| now - then);
+    let cost = meter.cost(&options.pids)?;
+    tally.failed(Failure::Held, load.held_lost() - held_lost);
+    let line = meter.line(load, options, cost, options.requests, &tally)?;
+    Ok((line, tally.failures()))
+}
 
-    let per_request = |time: Duration| {
-        let value = time.as_secs_f64() * 1e6 / options.requests as f64;
-        (value * 100.0).round() / 100.0
-    };
-    let failures = tally.failures();
-    let line = json!({
-        "name": options.name,
-        "requests": options.requests,
-        "failures": failures,
-        "failure_kinds": tally.kinds(),
-        "rejected_and_sent_again": load.rejected,
-        "seconds": seconds,
-        "requests_per_second": ((options.requests - failures) as f64 / seconds).round(),
-        "proxy_cpu_us": per_request(proxy.total()),
-        "proxy_user_us": per_request(proxy.user),
-        "proxy_system_us": per_request(proxy.system),
-        "own_cpu_us": per_request(own.total()),
-        "latency_us": tally.percentiles(&[500, 990, 1000]),
-        "resident_kib": memory.resident,
-        "peak_resident_kib": memory.peak,
-        "own_datagrams_lost": load.lost() - lost,
-        "receive_buffer_drops": dropped,
-    });
+/// Opens many connections and holds them; then some may run requests beside the others.
+fn hold(load: &mut Load, options: &Options, idle: &Idle) -> Result<(Value, u64), String> {
+    let count = idle.connections as u64;
+    let before = Memory::of(&options.pids)?;
+    let meter = Meter::start(load, &options.pids)?;
+    let mut opened = Tally::default();
+    if let Err(message) = load.open(idle.touch, &mut opened) {
+        eprintln!("spooky-load: {message}");
+    }
+    let cost = meter.cost(&options.pids)?;
+    load.hold(idle.hold)?;
+    let after = Memory::of(&options.pids)?;
+    opened.failed(Failure::Held, load.held_lost());
+    let mut failures = opened.failures();
+
+    let mut line = meter.line(load, options, cost, count, &opened)?;
+    if idle.active > 0 && failures == 0 {
+        (line, failures) = requests(load, options, idle.active)?;
+    }
+    let grown = after.resident as f64 - before.resident as f64;
+    line["connections"] = json!(count);
+    line["open_seconds"] = json!(cost.seconds);
+    line["handshake_cpu_us"] = json!(per(cost.proxy.total(), count));
+    line["resident_before_kib"] = json!(before.resident);
+    line["resident_after_kib"] = json!(after.resident);
+    line["kib_per_connection"] = json!(hundredths(grown / count as f64));
     Ok((line, failures))
+}
+
+fn clean(tally: &Tally, what: &str) -> Result<(), String> {
+    if tally.failures() == 0 { Ok(()) } else { Err(format!("{what}: {}", tally.kinds())) }
 }

@@ -10,6 +10,7 @@
 //! wait.rs        until a state or a deadline                       privilege.rs what needs root says so aloud
 //! http1.rs       one GET, for the admin port                       programs.rs  where the binaries are
 //! bpf.rs         the maps a daemon holds                           ports.rs     free ports; process.rs a child as a guard
+//! ../load/       socket.rs, train.rs, timers.rs: GSO, GRO and deadlines of the load generator and the floor server
 //! ```
 
 pub mod backend;
@@ -27,5 +28,11 @@ pub mod privilege;
 pub mod process;
 pub mod programs;
 pub mod relay;
+#[path = "../load/socket.rs"]
+pub mod socket;
 pub mod spooky;
+#[path = "../load/timers.rs"]
+pub mod timers;
+#[path = "../load/train.rs"]
+pub mod train;
 pub mod wait;
