@@ -12,7 +12,7 @@ use spooky_tests::socket::Socket;
 
 const USAGE: &str = "\
 usage: spooky-floor --listen ADDRESS:PORT --cert FILE --key FILE [--workers N] [--early-data]
-GET /1k, /1m or /bytes/N is answered with that many octets, a POST anywhere with 1 KiB once its body has come.
+GET /1k, /1m or /bytes/N is answered with that many octets, a POST or PUT anywhere with 1 KiB once its body has come.
   --workers N    threads, each with a socket of its own (default 1)
   --early-data   take 0-RTT requests
 Octet i of a body is i modulo 251. Prints `listening ADDRESS:PORT` once it takes connections.";

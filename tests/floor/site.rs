@@ -75,7 +75,7 @@ impl Answer {
         let field = |name: &[u8]| request.iter().find(|it| it.name() == name).map(NameValue::value);
         let answer = |status, length| Self { status, length, after_body: false };
         match (field(b":method"), field(b":path")) {
-            (Some(b"POST"), Some(_)) => Self { after_body: true, ..answer(200, 1024) },
+            (Some(b"POST" | b"PUT"), Some(_)) => Self { after_body: true, ..answer(200, 1024) },
             (Some(b"GET"), Some(path)) => octets(path).map_or(answer(404, 0), |it| answer(200, it)),
             _ => answer(405, 0),
         }
@@ -133,6 +133,7 @@ mod tests {
         assert_eq!((get("/1k"), get("/1m?x=1")), ((200, 1024), (200, 1 << 20)));
         assert_eq!((get("/bytes/77"), get("/bytes/x"), get("/")), ((200, 77), (404, 0), (404, 0)));
         assert_eq!(answer("POST", "/any"), Answer { status: 200, length: 1024, after_body: true });
+        assert_eq!(answer("PUT", "/any"), answer("POST", "/any"));
         assert_eq!(answer("DELETE", "/1k").status, 405);
     }
 

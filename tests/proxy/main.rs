@@ -8,6 +8,7 @@
 //! drain.rs         SIGTERM                                          refusal.rs   what a bad configuration gets
 //! tls.rs           certificates by name, verified backends          path.rs      loss, and clients that change ports
 //! steering.rs      XDP and reuseport in namespaces, four workers         reload.rs    SIGHUP
+//! load.rs          the load generator and the floor it is measured against, in small numbers
 //! ```
 //!
 //! Each test asserts what the client saw, and where the way of a packet or request matters, the metrics that prove it.
@@ -17,6 +18,7 @@ mod body;
 mod cancellation;
 mod crosstalk;
 mod drain;
+mod load;
 mod malformed;
 mod path;
 mod refusal;

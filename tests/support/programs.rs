@@ -16,6 +16,18 @@ pub fn origin() -> &'static Path {
     PATH.get_or_init(|| built("spooky-origin"))
 }
 
+/// The load generator.
+pub fn load() -> &'static Path {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| built("spooky-load"))
+}
+
+/// The HTTP/3 server that answers from memory.
+pub fn floor() -> &'static Path {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| built("spooky-floor"))
+}
+
 /// The Python that has the clients' packages.
 ///
 /// # Panics
