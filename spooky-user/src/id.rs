@@ -29,7 +29,7 @@ index_newtype! {
     WorkerId
 }
 index_newtype! {
-    /// A configured listener, by its place in the file.
+    /// A listener, by the place it has from its opening until its last socket is closed: 0..=15, also in the kernel's maps.
     ListenerId
 }
 index_newtype! {

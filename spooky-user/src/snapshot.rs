@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::dataplane::filter::ip_access::AccessList;
 use crate::dataplane::route::Table;
 use crate::dataplane::upstream::cluster::Cluster;
-use crate::id::ClusterId;
+use crate::id::{ClusterId, ListenerId};
 
 /// Everything a request needs to know of the configuration. A request keeps the snapshot it began with.
 #[derive(Debug)]
@@ -19,11 +19,19 @@ pub struct Snapshot {
     pub routes: Table,
     /// Upstreams by [`crate::id::ClusterId`].
     pub clusters: Vec<Arc<Cluster>>,
+    /// Names of listeners by [`crate::id::ListenerId`], closing ones included.
+    pub listeners: Vec<Option<Arc<str>>>,
     /// Who may connect.
     pub access: AccessList,
 }
 
 impl Snapshot {
+    /// The name of a listener; empty for one that is gone.
+    #[must_use]
+    pub fn listener(&self, id: ListenerId) -> &str {
+        self.listeners.get(id.index()).and_then(Option::as_deref).unwrap_or_default()
+    }
+
     /// The upstream of a route of this snapshot.
     #[must_use]
     pub fn cluster(&self, id: ClusterId) -> Option<&Arc<Cluster>> {

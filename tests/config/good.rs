@@ -65,7 +65,7 @@ fn other_spellings_lists_and_names() {
     assert_eq!(upstream.endpoints[0].weight, 7);
     let tls = upstream.settings.tls.as_ref().expect("tls is given");
     assert_eq!(tls.settings().sni.as_deref(), Some("localhost"));
-    let snapshot = compile(&config, None, &Registry::new(1));
+    let snapshot = compile(&config, Vec::new(), None, &Registry::new(1));
     for host in ["example.com", "a.b.example.com", "[2001:db8::1]"] {
         assert!(snapshot.routes.find(host, "/").is_some(), "{host}");
     }
@@ -102,14 +102,14 @@ fn a_reload_keeps_the_health_of_endpoints_that_stay() {
     let registry = Registry::new(1);
     let three = "{name: a, address: \"127.0.0.1:1\"}, {name: b, address: \"127.0.0.1:2\"}, {name: \
                  c, address: \"127.0.0.1:3\"}";
-    let first = compile(&config(&folder, &app(three)), None, &registry);
+    let first = compile(&config(&folder, &app(three)), Vec::new(), None, &registry);
     for endpoint in &first.clusters[0].endpoints {
         endpoint.health.set(false);
     }
     // b has moved, a is new in another place, d is new.
     let next = "{name: d, address: \"127.0.0.1:4\"}, {name: b, address: \"127.0.0.1:9\"}, {name: \
                 a, address: \"127.0.0.1:1\"}";
-    let second = compile(&config(&folder, &app(next)), Some(&first), &registry);
+    let second = compile(&config(&folder, &app(next)), Vec::new(), Some(&first), &registry);
     assert_eq!((first.version, second.version), (1, 2));
     let health: Vec<(&str, bool)> = second.clusters[0]
         .endpoints
@@ -128,17 +128,13 @@ fn what_a_reload_may_change() {
     let mut new = config(&folder, &app("{address: \"127.0.0.1:2\"}"));
     new.access.default_deny = true;
     new.listeners[0].certificates.clear();
+    new.listeners[0].bind = SocketAddr::from((Ipv4Addr::LOCALHOST, 4433));
+    new.listeners[0].quic.max_streams += 1;
+    new.shutdown.drain_timeout *= 2;
     assert_eq!(restart_only_changes(&old, &new), [""; 0]);
 
     new.workers.count += 1;
-    new.listeners[0].bind = SocketAddr::from((Ipv4Addr::LOCALHOST, 4433));
-    new.listeners[0].quic.max_streams += 1;
     new.ebpf.mode = EbpfMode::Off;
     new.admin.bind.set_port(1);
-    assert_eq!(
-        restart_only_changes(&old, &new),
-        ["workers.count", "ebpf.mode", "admin.bind", "listeners[0].bind", "listeners[0].quic"]
-    );
-    new.listeners.clear();
-    assert!(restart_only_changes(&old, &new).iter().any(|key| key.starts_with("listeners ")));
+    assert_eq!(restart_only_changes(&old, &new), ["workers.count", "ebpf.mode", "admin.bind"]);
 }

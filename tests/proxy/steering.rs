@@ -2,11 +2,11 @@
 //! namespace. The counters prove that the kernel brought the packets to their owners, and not user space.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use spooky_common::cid::Owner;
-use spooky_common::map::{KEYS, KEYS_CAPACITY, Key, SLOTS, SLOTS_CAPACITY, Slot};
+use spooky_common::map::{KEYS, KEYS_CAPACITY, Key, PORTS, Port, SLOTS, SLOTS_CAPACITY, Slot};
 use spooky_tests::backend::Backend;
 use spooky_tests::certs::{Authority, KeyType};
 use spooky_tests::clients::{Client, Target};
@@ -219,6 +219,78 @@ fn lists_of_a_reload_reach_the_kernel_within_a_second() {
         let dropped = after.growth(&before, "spooky_xdp_frames_total", &[("reason", "denied")]);
         assert_eq!(dropped > 0.0, !connected, "{}", after.changes(&before));
     }
+}
+
+#[test]
+fn ports_of_a_reload_reach_the_kernel_within_a_second() {
+    let test = "ports_of_a_reload_reach_the_kernel_within_a_second";
+    let Some(mut stage) = stage(test, |config| config) else { return };
+    let id = stage.spooky.process().id();
+    let known = || bpf::array::<Port>(id, PORTS).get(&u32::from(EDGE_PORT + 1), 0);
+    let known = || known().expect("the port table can be read") != Port::default();
+    assert!(!known());
+    let address = SocketAddr::new(SERVER_V4, EDGE_PORT + 1);
+    let newcomer = stage.v4.at(address);
+    let asked = Instant::now();
+    reload(&mut stage.spooky, "taken", |config| {
+        let mut listener = config["listeners"][0].clone();
+        listener["name"] = json!("newcomer");
+        listener["bind"] = json!(address.to_string());
+        config["listeners"].as_array_mut().expect("a list").push(listener);
+    });
+    wait::until_true("the port is in the map", SOON, known);
+    // Reading and checking the file included.
+    assert!(asked.elapsed() < Duration::from_secs(3), "{:?}", asked.elapsed());
+    let before = stage.spooky.metrics();
+    let args = json!({
+        "path": "/bytes/{length}?seed={seed}", "length": 1_000_000, "connections": 4, "rebinds": 4,
+    });
+    let result = newcomer.run("rebind", args, LONG);
+    assert_eq!(result["transfers"].as_array().map(Vec::len), Some(4), "{result:#}");
+    let seen = steered(&stage, &before);
+    assert!(seen.xdp_owner > 100.0 && seen.reuseport_owner > 50.0, "{seen:?}");
+    assert_eq!((seen.handshakes, seen.forwarded, seen.lost), (4.0, 0.0, 0.0), "{seen:?}");
+
+    reload(&mut stage.spooky, "taken", |config| {
+        config["listeners"].as_array_mut().expect("a list").pop();
+    });
+    wait::until_true("the port has left the map", SOON, || !known());
+    assert_ok(&stage.v4.fetch("/"));
+}
+
+#[test]
+fn weights_of_a_reload_reach_the_kernel_within_a_second() {
+    let test = "weights_of_a_reload_reach_the_kernel_within_a_second";
+    let Some(mut stage) = stage(test, |config| config.set("/workers/weights", json!([1, 1, 2, 0])))
+    else {
+        return;
+    };
+    let id = stage.spooky.process().id();
+    let shares = || {
+        let slots = bpf_slots(id);
+        [0, 1, 2, 3].map(|worker| slots.iter().filter(|slot| **slot == Some(worker)).count())
+    };
+    assert_eq!(shares(), [64, 64, 128, 0]);
+    let mut held = stage.v4.start("hold", json!({ "connections": 12 }));
+    held.event("open", SOON);
+    reload(&mut stage.spooky, "taken", |config| {
+        config["workers"]["weights"] = json!([0, 0, 0, 7]);
+    });
+    wait::until_true("the slots are worker 3's", Duration::from_secs(1), || {
+        shares() == [0, 0, 0, 256]
+    });
+    let before = stage.spooky.metrics();
+    for _connection in 0..8 {
+        assert_ok(&stage.v4.fetch("/"));
+    }
+    let accepted = |worker| {
+        let name = "spooky_worker_connections_accepted_total";
+        stage.spooky.metrics().growth(&before, name, &[("worker", worker)])
+    };
+    assert_eq!(["0", "1", "2", "3"].map(accepted), [0.0, 0.0, 0.0, 8.0]);
+    held.stop();
+    let fates = held.result(SOON);
+    assert_eq!(fates["answered"], 12, "connections stay where they are: {fates}");
 }
 
 #[test]

@@ -88,10 +88,8 @@ impl Control {
             tracing::error!(%error, "ebpf");
             return false;
         }
-        for (listener, address) in
-            running.config.listeners.iter().zip(running.supervisor.addresses())
-        {
-            tracing::info!(listener = %listener.name, "listening udp {address}");
+        for (listener, address) in running.listeners.open() {
+            tracing::info!(listener, "listening udp {address}");
         }
         if let Ok(address) = running.admin.local_addr() {
             tracing::info!("admin http://{address}/");
@@ -151,6 +149,7 @@ impl Control {
     }
 
     fn beat(&mut self) {
+        self.reap_listeners();
         self.running.supervisor.beat(&self.running.workers, Instant::now());
         let workers = self.running.workers.len();
         let alive = self.running.supervisor.alive();
@@ -174,8 +173,9 @@ impl Control {
     }
 
     fn finish_reload(&mut self, read: Result<Candidate, Refusal>) {
-        match read.and_then(|candidate| reload::admit(&self.running.config, candidate)) {
-            Ok(candidate) => self.take(candidate),
+        let admitted = read.and_then(|candidate| reload::admit(&self.running.config, candidate));
+        match admitted.and_then(|candidate| self.take(candidate)) {
+            Ok(()) => {}
             Err(refusal) => {
                 refusal.log();
                 self.running.figures.reload_refused();
@@ -186,21 +186,29 @@ impl Control {
         }
     }
 
-    /// Publishes a new configuration. Nothing here can fail.
-    fn take(&mut self, candidate: Candidate) {
+    /// Puts a new configuration into force: first what can fail, and only then anything that shows.
+    fn take(&mut self, candidate: Candidate) -> Result<(), Refusal> {
         let running = &mut self.running;
-        let previous = running.snapshot.load_full();
-        let next = config::compile(&candidate.config, Some(&previous), &running.registry);
-        let version = next.version;
-        running.snapshot.store(Arc::new(next));
-        for (slot, store) in running.certificates.iter().zip(candidate.certificates) {
-            slot.store(store);
+        let Candidate { config, certificates } = candidate;
+        let plan = reload::prepare(running, &config.listeners, certificates)?;
+        for opening in &plan.open {
+            tracing::info!(listener = opening.name(), "listening udp {}", opening.address);
         }
-        running.supervisor.set_access(&candidate.config.access);
-        running.config = candidate.config;
-        for worker in &running.workers {
+        let orders = running.listeners.take(plan, Instant::now() + config.shutdown.drain_timeout);
+        let previous = running.snapshot.load_full();
+        let names = running.listeners.names();
+        let next = config::compile(&config, names, Some(&previous), &running.registry);
+        let version = next.version;
+        // Names of new listeners are there before the first request comes in through one.
+        running.snapshot.store(Arc::new(next));
+        for (worker, orders) in running.workers.iter().zip(orders) {
+            worker.inbox.give(orders);
             worker.inbox.reconfigured();
         }
+        running.supervisor.set_listeners(&running.listeners);
+        running.supervisor.set_weights(&config.workers.weights);
+        running.supervisor.set_access(&config.access);
+        running.config = config;
         let snapshot = running.snapshot.load();
         self.health.reconcile(&snapshot.clusters);
         let routes = snapshot.routes.routes().iter().map(|route| &*route.name);
@@ -210,6 +218,23 @@ impl Control {
         running.registry.retain(routes, endpoints);
         running.figures.reloaded(version);
         tracing::info!(version, "configuration reloaded");
+        Ok(())
+    }
+
+    /// Gives back the places of listeners that every worker has closed.
+    fn reap_listeners(&mut self) {
+        let running = &mut self.running;
+        let workers = &running.workers;
+        let closed = running.listeners.reap(|id| {
+            workers.iter().any(|worker| !worker.has_ended() && worker.pulse.has_open(id))
+        });
+        for id in &closed {
+            running.supervisor.close(*id);
+        }
+        if !closed.is_empty() {
+            tracing::info!(listeners = closed.len(), "listeners closed");
+            running.supervisor.set_listeners(&running.listeners);
+        }
     }
 
     // === the end ===

@@ -31,6 +31,8 @@ pub struct Figures {
     samples: AtomicU64,
     map_writes: AtomicU64,
     map_failures: AtomicU64,
+    listeners_open: AtomicU64,
+    listeners_closing: AtomicU64,
     config_version: AtomicU64,
     reloads: AtomicU64,
     reloads_refused: AtomicU64,
@@ -47,6 +49,8 @@ impl Figures {
             samples: AtomicU64::new(0),
             map_writes: AtomicU64::new(0),
             map_failures: AtomicU64::new(0),
+            listeners_open: AtomicU64::new(0),
+            listeners_closing: AtomicU64::new(0),
             config_version: AtomicU64::new(1),
             reloads: AtomicU64::new(0),
             reloads_refused: AtomicU64::new(0),
@@ -88,6 +92,12 @@ impl Figures {
     /// The maps could not be brought to the desired state.
     pub fn map_failed(&self) {
         self.map_failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many listeners there are.
+    pub fn set_listeners(&self, open: usize, closing: usize) {
+        self.listeners_open.store(open as u64, Ordering::Relaxed);
+        self.listeners_closing.store(closing as u64, Ordering::Relaxed);
     }
 
     /// A reload was taken; the snapshot has this version.
@@ -159,6 +169,15 @@ impl Source for Figures {
             &[],
             self.config_version.load(Ordering::Relaxed) as f64,
         );
+        for (state, value) in [("open", &self.listeners_open), ("closing", &self.listeners_closing)]
+        {
+            samples.gauge(
+                "spooky_listeners",
+                "Listeners by state; a closing one serves the connections it has and no others.",
+                &[("state", state)],
+                value.load(Ordering::Relaxed) as f64,
+            );
+        }
         for (result, value) in [("taken", &self.reloads), ("refused", &self.reloads_refused)] {
             samples.counter(
                 "spooky_config_reloads_total",

@@ -1,7 +1,8 @@
 //! One thread that may block: it reads the configuration, starts workers and writes the kernel's maps.
 //! The only writer of [`crate::snapshot::Snapshot`] and of the eBPF maps.
 //!
-//! `boot` brings everything up, `control` is the loop until the end, `supervise` watches the workers, `reload` takes a new
+//! `boot` brings everything up, `control` is the loop until the end, `supervise` watches the workers, `listeners` knows where
+//! clients connect, `reload` takes a new
 //! configuration whole or not at all, `settings` puts it into the words of those who carry it out, `figures` are the numbers
 //! of this plane; `config`, `kernel`, `health` and `admin` do
 //! what their names say.
@@ -13,6 +14,7 @@ pub mod control;
 pub mod figures;
 pub mod health;
 pub mod kernel;
+pub mod listeners;
 pub mod reload;
 pub mod settings;
 pub mod supervise;

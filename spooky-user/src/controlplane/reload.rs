@@ -1,19 +1,23 @@
 //! SIGHUP: the file is read again, whole; either all of it is taken or none.
 //!
-//! What a reload can change: routes, upstreams with their health checks, access lists, certificates. What needs a restart is named and refused, so that nothing is silently ignored.
+//! What a reload can change: listeners with their certificates and limits, routes, upstreams with their health checks,
+//! access lists, weights of workers. What needs a restart is named and refused, so that nothing is silently ignored.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::config::{self, Config};
+use super::boot::Running;
+use super::config::{self, Config, Listener};
+use super::listeners::{self, Plan};
 use crate::dataplane::quic::tls::CertificateStore;
+use crate::dataplane::worker::Handle;
 
 /// A configuration that was read and checked, with its certificates.
 #[derive(Debug)]
 pub struct Candidate {
     /// The configuration.
     pub config: Config,
-    /// Certificates by listener.
+    /// Certificates by listener, in the configuration's order.
     pub certificates: Vec<Arc<CertificateStore>>,
 }
 
@@ -24,6 +28,8 @@ pub enum Refusal {
     Invalid(Vec<String>),
     /// It changes what only a restart can. One line each.
     RestartOnly(Vec<String>),
+    /// It is right, and the system does not let it come into force.
+    Impossible(String),
 }
 
 /// Reads the file and its certificates. Blocks; run it off the control plane's thread.
@@ -35,21 +41,9 @@ pub fn read(path: PathBuf) -> Result<Candidate, Refusal> {
     let config = config::load(&path).map_err(|errors| {
         Refusal::Invalid(errors.problems().iter().map(ToString::to_string).collect())
     })?;
-    let mut certificates = Vec::new();
-    let mut problems = Vec::new();
-    for listener in &config.listeners {
-        match CertificateStore::load(&listener.certificates) {
-            Ok(store) => certificates.push(Arc::new(store)),
-            Err(errors) => {
-                let lines = errors.into_iter().map(|(_, error)| error.to_string());
-                problems.extend(lines);
-            }
-        }
-    }
-    if problems.is_empty() {
-        Ok(Candidate { config, certificates })
-    } else {
-        Err(Refusal::Invalid(problems))
+    match listeners::certificates(&config.listeners) {
+        Ok(certificates) => Ok(Candidate { config, certificates }),
+        Err(errors) => Err(Refusal::Invalid(errors.iter().map(ToString::to_string).collect())),
     }
 }
 
@@ -61,6 +55,35 @@ pub fn read(path: PathBuf) -> Result<Candidate, Refusal> {
 pub fn admit(running: &Config, candidate: Candidate) -> Result<Candidate, Refusal> {
     let changes = config::restart_only_changes(running, &candidate.config);
     if changes.is_empty() { Ok(candidate) } else { Err(Refusal::RestartOnly(changes)) }
+}
+
+/// Binds what is new and has the kernel steer it.
+///
+/// # Errors
+///
+/// [`Refusal::Impossible`]; nothing has changed then.
+pub fn prepare(
+    running: &mut Running,
+    listeners: &[Listener],
+    certificates: Vec<Arc<CertificateStore>>,
+) -> Result<Plan, Refusal> {
+    let impossible = |error: &dyn std::fmt::Display| Refusal::Impossible(error.to_string());
+    let plan =
+        running.listeners.plan(listeners, certificates).map_err(|error| impossible(&error))?;
+    let busy = |worker: &&Handle| !worker.has_ended() && worker.inbox.room() < plan.orders();
+    if let Some(worker) = running.workers.iter().find(busy) {
+        let id = worker.id;
+        return Err(impossible(&format!("worker {id} has not carried out earlier reloads yet")));
+    }
+    for (count, opening) in plan.open.iter().enumerate() {
+        if let Err(error) = running.supervisor.open(opening) {
+            for opened in plan.open.iter().take(count + 1) {
+                running.supervisor.close(opened.terms.id);
+            }
+            return Err(impossible(&error));
+        }
+    }
+    Ok(plan)
 }
 
 impl Refusal {
@@ -80,6 +103,9 @@ impl Refusal {
                 for line in lines {
                     tracing::error!("{line}");
                 }
+            }
+            Self::Impossible(line) => {
+                tracing::error!("configuration not reloaded; the old one stays: {line}");
             }
         }
     }

@@ -6,19 +6,18 @@
 //!     ▲───────────────────────────────┴── turns again ──────────────────────────────────────────┘ living, who answer reset
 //! ```
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use spooky_common::cid::LocalKey;
 use spooky_common::sample::Sample;
 
 use super::config::Access;
 use super::figures::{Figures, WorkerState};
 use super::kernel::{AccessLists, Desired, Kernel, KernelError, ListenerAddress, WorkerSlot};
+use super::listeners::{Listeners, Opening};
 use crate::dataplane::worker::Handle;
 use crate::dataplane::worker::stray::Strays;
-use crate::id::WorkerId;
+use crate::id::{ListenerId, WorkerId};
 
 /// A worker turns at least every 100 ms; one that has missed four beats gets no new connection.
 const STALLED: Duration = Duration::from_millis(500);
@@ -34,6 +33,8 @@ pub struct Supervisor {
     desired: Desired,
     strays: Arc<Strays>,
     figures: Arc<Figures>,
+    /// Configured, by worker.
+    weights: Vec<u16>,
     states: Vec<WorkerState>,
     applied: Option<Instant>,
     draining: bool,
@@ -42,40 +43,33 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    /// Nothing is applied yet.
+    /// Nothing is applied yet; there is no listener, and nobody is refused.
     #[must_use]
-    #[expect(clippy::too_many_arguments, reason = "called once, by boot, with what it has made")]
     pub fn new(
         kernel: Kernel,
         generation: u8,
-        listeners: &[SocketAddr],
-        keys: [Option<LocalKey>; 7],
-        access: &Access,
         strays: Arc<Strays>,
         figures: Arc<Figures>,
         workers: usize,
     ) -> Self {
-        let listeners = (0..)
-            .zip(listeners)
-            .map(|(index, address)| ListenerAddress { index, address: *address })
-            .collect();
-        let desired =
-            Desired { generation, workers: Vec::new(), listeners, keys, access: lists(access) };
+        let desired = Desired {
+            generation,
+            workers: Vec::new(),
+            listeners: Vec::new(),
+            keys: [None; 7],
+            access: AccessLists::default(),
+        };
         Self {
             kernel,
             desired,
             strays,
             figures,
+            weights: vec![1; workers],
             states: vec![WorkerState::Healthy; workers],
             applied: None,
             draining: false,
             failing: None,
         }
-    }
-
-    /// Where listeners are bound, port 0 resolved.
-    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> + '_ {
-        self.desired.listeners.iter().map(|listener| listener.address)
     }
 
     /// Fills the maps and attaches to the interface, once all workers receive.
@@ -94,6 +88,37 @@ impl Supervisor {
     #[must_use]
     pub fn kernel(&self) -> &Kernel {
         &self.kernel
+    }
+
+    /// Steers the sockets of a listener that is being opened.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError`]; some of the sockets may be steered then, see [`Self::close`].
+    pub fn open(&mut self, opening: &Opening) -> Result<(), KernelError> {
+        let sockets: Vec<_> = opening.sockets().collect();
+        self.kernel.join_group(opening.terms.id.0, &sockets)
+    }
+
+    /// Lets go of the sockets of a listener that every worker has closed, or that is not opened after all.
+    pub fn close(&mut self, id: ListenerId) {
+        self.kernel.leave_group(id.0);
+    }
+
+    /// Where clients connect, and under which keys; in the maps with the next beat.
+    pub fn set_listeners(&mut self, listeners: &Listeners) {
+        let address = |(id, address): (ListenerId, _)| ListenerAddress { index: id.0, address };
+        self.desired.listeners = listeners.addresses().map(address).collect();
+        self.desired.keys = listeners.keys();
+        let (open, closing) = listeners.counts();
+        self.figures.set_listeners(open, closing);
+        self.applied = None;
+    }
+
+    /// Shares of new connections by worker; in the maps with the next beat.
+    pub fn set_weights(&mut self, weights: &[u16]) {
+        self.weights = weights.to_vec();
+        self.applied = None;
     }
 
     /// New lists; in the maps with the next beat.
@@ -140,7 +165,10 @@ impl Supervisor {
         }
         WorkerSlot {
             worker: number,
-            weight: u16::from(state == WorkerState::Healthy),
+            weight: match state {
+                WorkerState::Healthy => self.weights.get(worker.id.index()).copied().unwrap_or(1),
+                WorkerState::Stalled | WorkerState::Dead => 0,
+            },
             reachable: state != WorkerState::Dead,
         }
     }

@@ -15,7 +15,7 @@ use crate::dataplane::quic::settings::{Http3Settings, QuicSettings};
 use crate::dataplane::quic::tls::CertificateFiles;
 use crate::dataplane::route::{HostPattern, PathPattern};
 use crate::dataplane::upstream::cluster::{HealthCheck, Settings};
-use crate::id::{ClusterId, ListenerId};
+use crate::id::ClusterId;
 
 /// A whole configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -74,19 +74,19 @@ pub enum LogDestination {
 }
 
 /// The threads that serve.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Workers {
     /// 1..=256; `auto` is already a number here.
     pub count: u16,
     /// Keep each on one CPU.
     pub pin: bool,
+    /// Share of new connections by worker, one for each; not all 0.
+    pub weights: Vec<u16>,
 }
 
 /// Where clients connect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
-    /// Its place in the file.
-    pub id: ListenerId,
     /// The name in the file, unique.
     pub name: Arc<str>,
     /// Address and UDP port; port 0 is any free one.

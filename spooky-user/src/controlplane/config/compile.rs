@@ -12,12 +12,17 @@ use crate::id::{ClusterId, RouteId};
 use crate::snapshot::Snapshot;
 use crate::telemetry::metrics::Registry;
 
-/// Makes the snapshot that follows `previous`; the first has version 1.
+/// Makes the snapshot that follows `previous`; the first has version 1. `listeners` are names by [`crate::id::ListenerId`].
 ///
 /// An endpoint whose upstream name, own name and address are as before keeps its [`Health`]: a reload does not send requests to
 /// a backend that probes have taken out.
 #[must_use]
-pub fn compile(config: &Config, previous: Option<&Snapshot>, registry: &Registry) -> Snapshot {
+pub fn compile(
+    config: &Config,
+    listeners: Vec<Option<Arc<str>>>,
+    previous: Option<&Snapshot>,
+    registry: &Registry,
+) -> Snapshot {
     let clusters: Vec<Arc<Cluster>> = (0..)
         .map(ClusterId)
         .zip(&config.upstreams)
@@ -28,6 +33,7 @@ pub fn compile(config: &Config, previous: Option<&Snapshot>, registry: &Registry
         version: previous.map_or(1, |snapshot| snapshot.version + 1),
         routes: routes(config, registry),
         clusters,
+        listeners,
         access: AccessList::new(access.default_deny, &access.allow, &access.deny),
     }
 }

@@ -307,6 +307,14 @@ impl Kernel {
         }
     }
 
+    /// Drops the duplicated sockets of one listener and takes them out of the array: for one that is closed. The program
+    /// stays with what is left of the group, as another listener may have the same address by now.
+    pub fn leave_group(&mut self, listener: u16) {
+        if let Some(loaded) = &mut self.loaded {
+            self.groups.close(loaded, listener);
+        }
+    }
+
     /// Detaches the reuseport program from every group and drops all duplicated sockets.
     pub fn leave_groups(&mut self) {
         self.groups.leave();

@@ -108,8 +108,20 @@ impl Groups {
     }
 
     pub(super) fn forget(&mut self, loaded: &mut Loaded, worker: u8) {
-        let gone: Vec<_> =
-            self.members.keys().filter(|(_, owner)| owner.worker == worker).copied().collect();
+        self.remove(loaded, |_, owner| owner.worker == worker);
+    }
+
+    pub(super) fn close(&mut self, loaded: &mut Loaded, closed: u16) {
+        self.remove(loaded, |listener, _| u16::from(listener) == closed);
+    }
+
+    fn remove(&mut self, loaded: &mut Loaded, which: impl Fn(u8, Owner) -> bool) {
+        let gone: Vec<_> = self
+            .members
+            .keys()
+            .filter(|(listener, owner)| which(*listener, *owner))
+            .copied()
+            .collect();
         for (listener, owner) in gone {
             self.take_out(loaded, listener, owner);
             self.members.remove(&(listener, owner));

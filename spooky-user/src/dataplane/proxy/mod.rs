@@ -37,8 +37,6 @@ pub struct Context {
     pub metrics: Arc<WorkerMetrics>,
     /// Its end of the access log.
     pub access_log: WorkerLog,
-    /// Listener names by [`crate::id::ListenerId`], for the log.
-    pub listeners: Vec<Arc<str>>,
     /// Counts requests that no route matched.
     pub unrouted: Arc<RouteMetrics>,
     snapshot: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
@@ -55,8 +53,6 @@ pub struct Parts {
     pub metrics: Arc<WorkerMetrics>,
     /// See [`Context`].
     pub access_log: WorkerLog,
-    /// See [`Context`].
-    pub listeners: Vec<Arc<str>>,
     /// See [`Context`].
     pub unrouted: Arc<RouteMetrics>,
     /// Where the control plane publishes.
@@ -82,7 +78,7 @@ pub async fn serve(exchange: Exchange, context: Rc<Context>) {
         context.metrics.proxy_errors.inc(failure.error.kind as usize, failure.error.label());
         answer(&exchange, &failure, &mut record, &context);
     }
-    record.finish(&exchange, &context);
+    record.finish(&exchange, &snapshot, &context);
     serving.done = true;
 }
 
@@ -168,7 +164,6 @@ impl Context {
             pools,
             metrics: parts.metrics,
             access_log: parts.access_log,
-            listeners: parts.listeners,
             unrouted: parts.unrouted,
             snapshot: RefCell::new(Cache::new(parts.snapshot)),
             request_ids: RefCell::new(Generator::new()),

@@ -11,6 +11,7 @@ use crate::dataplane::exchange::Exchange;
 use crate::dataplane::exchange::error::{Kind, ProxyError};
 use crate::dataplane::route::Route;
 use crate::dataplane::upstream::cluster::{Cluster, Endpoint};
+use crate::snapshot::Snapshot;
 use crate::telemetry::access_log::Entry;
 use crate::telemetry::request_id::RequestId;
 
@@ -64,7 +65,7 @@ impl<'s> Record<'s> {
     }
 
     /// The request is over.
-    pub(super) fn finish(self, exchange: &Exchange, context: &Context) {
+    pub(super) fn finish(self, exchange: &Exchange, snapshot: &Snapshot, context: &Context) {
         let duration = Instant::now().saturating_duration_since(exchange.opened);
         let metrics = self.route.map_or(&context.unrouted, |route| &route.metrics);
         metrics.shard(context.worker).finished(
@@ -74,18 +75,17 @@ impl<'s> Record<'s> {
             self.response_bytes,
         );
         if context.access_log.is_on() {
-            self.log(exchange, context, duration);
+            self.log(exchange, snapshot, context, duration);
         }
     }
 
-    fn log(&self, exchange: &Exchange, context: &Context, duration: Duration) {
+    fn log(&self, exchange: &Exchange, snapshot: &Snapshot, context: &Context, duration: Duration) {
         let head = &exchange.head;
         let field = |name| head.headers.get(name).map(http::HeaderValue::as_bytes);
-        let listener = context.listeners.get(exchange.client.listener.index());
         context.access_log.record(&Entry {
             time: self.began,
             request_id: self.id.as_bytes(),
-            listener: listener.map_or("", |name| name),
+            listener: snapshot.listener(exchange.client.listener),
             worker: context.worker,
             client: SocketAddr::new(exchange.client.address, exchange.client.port),
             method: head.method.as_str().as_bytes(),

@@ -139,6 +139,12 @@ impl Issuer {
         cid
     }
 
+    /// This issuer, if the ID says that it was issued under its keys.
+    #[must_use]
+    pub fn reads(&self, cid: &Cid) -> Option<&Self> {
+        (cid[0] == self.first_octet).then_some(self)
+    }
+
     /// Whose ID this is, if it was issued under our keys.
     #[must_use]
     pub fn open(&self, cid: &Cid) -> Option<Owner> {

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::turn::Worker;
 use crate::dataplane::downstream::h3::code;
+use crate::dataplane::downstream::h3::session::Session;
 use crate::dataplane::quic::buffers::Transport;
+use crate::dataplane::quic::connection::Connection;
 use crate::id::ConnectionKey;
 
 /// Between the two GOAWAYs: a round trip, within these bounds.
@@ -29,12 +31,14 @@ impl Worker {
     /// The second step of a graceful close, and the last, when they are due.
     pub(super) fn progress_leave(&mut self, key: ConnectionKey, now: Instant) {
         let Some(connection) = self.endpoint.get_mut(key) else { return };
+        let listener = connection.listener;
+        let leaving = self.draining || self.closing.iter().any(|it| it.is_of(listener));
         if connection.leave_at.is_none() {
             connection.leave_at = match &connection.session {
                 // Told just now, by the drain or because it had its share of requests.
                 Some(session) if session.is_leaving() => Some(now + grace(&connection.transport)),
-                // A handshake that was under way when the drain began.
-                None if self.draining => Some(now + GRACE_MAX),
+                // A handshake that was under way when the drain or the closing began.
+                None if leaving => Some(now + GRACE_MAX),
                 Some(_) | None => None,
             };
         }
@@ -79,8 +83,17 @@ impl Worker {
 
     /// The last act: whoever is still connected learns of it now instead of by a time-out.
     pub(super) fn end(&mut self) {
+        self.cut(|_| true);
+        self.context.pools.drain();
+    }
+
+    /// Closes these connections now and tells their clients.
+    pub(super) fn cut(&mut self, which: impl Fn(&Connection<Session>) -> bool) {
         for key in self.endpoint.keys() {
             let Some(connection) = self.endpoint.get_mut(key) else { continue };
+            if !which(connection) {
+                continue;
+            }
             // What is cut short must not look finished.
             let open =
                 connection.session.as_ref().is_some_and(|session| session.open_streams() > 0);
@@ -94,7 +107,6 @@ impl Worker {
                 session.close();
             }
         }
-        self.context.pools.drain();
     }
 }
 

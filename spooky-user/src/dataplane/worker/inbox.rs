@@ -1,13 +1,37 @@
-//! What the control plane tells a worker, and what a worker shows of its life. Both bounded, neither locked.
+//! What the control plane tells a worker, and what a worker shows of its life. Both bounded, neither locked. May import: id.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::time::Instant;
 
+use crossbeam_queue::ArrayQueue;
 use futures_util::task::AtomicWaker;
 
-/// Orders to one worker. Each is a level, not an edge: given twice, it is carried out once.
+use super::{ListenerSetup, Terms};
+use crate::id::ListenerId;
+
+/// Orders that may wait: four reloads that replace all 16 listeners, less a few.
+const ORDERS: usize = 128;
+
+/// A change of a worker's listeners.
+#[derive(Debug)]
+pub enum Order {
+    /// Serve this one, too.
+    Open(Box<ListenerSetup>),
+    /// New connections get these terms.
+    Change(Box<Terms>),
+    /// Accept nothing new, tell its clients, and close the socket when the last connection has ended.
+    Close {
+        /// Which one.
+        listener: ListenerId,
+        /// When what is left is cut off.
+        deadline: Instant,
+    },
+}
+
+/// Orders to one worker. Those about the whole worker are levels, not edges: given twice, they are carried out once.
 #[derive(Debug)]
 pub struct Inbox {
+    orders: ArrayQueue<Order>,
     drain: AtomicBool,
     stop: AtomicBool,
     reconfigured: AtomicBool,
@@ -20,6 +44,8 @@ pub struct Pulse {
     start: Instant,
     beat_ms: AtomicU64,
     ended: AtomicBool,
+    /// Bit n: the socket of listener n is open.
+    open: AtomicU16,
 }
 
 // === impl Inbox ===
@@ -29,11 +55,33 @@ impl Inbox {
     #[must_use]
     pub fn new() -> Self {
         Self {
+            orders: ArrayQueue::new(ORDERS),
             drain: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             reconfigured: AtomicBool::new(false),
             waker: AtomicWaker::new(),
         }
+    }
+
+    /// How many more orders fit. Only one thread gives orders, so that there is never less room than this says.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        ORDERS.saturating_sub(self.orders.len())
+    }
+
+    /// Hands orders over, to be carried out one after the other. What does not fit is lost: ask [`Self::room`] before.
+    pub fn give(&self, orders: Vec<Order>) {
+        for order in orders {
+            if self.orders.push(order).is_err() {
+                tracing::error!("a worker's inbox is full; it lacks a change of its listeners");
+            }
+        }
+        self.waker.wake();
+    }
+
+    /// The next order.
+    pub(super) fn next(&self) -> Option<Order> {
+        self.orders.pop()
     }
 
     /// Accept nothing new, finish what is in flight, then end.
@@ -83,12 +131,32 @@ impl Pulse {
     /// Beats from now on.
     #[must_use]
     pub fn new() -> Self {
-        Self { start: Instant::now(), beat_ms: AtomicU64::new(0), ended: AtomicBool::new(false) }
+        Self {
+            start: Instant::now(),
+            beat_ms: AtomicU64::new(0),
+            ended: AtomicBool::new(false),
+            open: AtomicU16::new(0),
+        }
     }
 
     pub(super) fn beat(&self, now: Instant) {
         let elapsed = now.saturating_duration_since(self.start).as_millis();
         self.beat_ms.store(u64::try_from(elapsed).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    pub(super) fn set_open(&self, listener: ListenerId, open: bool) {
+        let bit = bit(listener);
+        if open {
+            self.open.fetch_or(bit, Ordering::AcqRel);
+        } else {
+            self.open.fetch_and(!bit, Ordering::AcqRel);
+        }
+    }
+
+    /// Whether the worker has a socket of this listener, as far as it has come with its orders.
+    #[must_use]
+    pub fn has_open(&self, listener: ListenerId) -> bool {
+        self.open.load(Ordering::Acquire) & bit(listener) != 0
     }
 
     pub(super) fn end(&self) {
@@ -113,4 +181,9 @@ impl Default for Pulse {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// The bit of a listener; none for a number that no listener has.
+fn bit(listener: ListenerId) -> u16 {
+    1u16.checked_shl(u32::from(listener.0)).unwrap_or(0)
 }

@@ -1,12 +1,13 @@
 //! The share-nothing unit: one thread, one core, one runtime, its own sockets, connections, timers and backend pools.
 //!
-//! `thread` starts it, `turn` is its loop, `drain` its graceful end; `socket`, `timers`, `stray` and `inbox` are what it
+//! `thread` starts it, `turn` is its loop, `listen` opens and closes its listeners, `drain` is its graceful end; `socket`, `timers`, `stray` and `inbox` are what it
 //! holds. The one place where IO, protocol and policy meet: may import all of `dataplane` and `snapshot`.
 //!
 //! Workers share the snapshot, the rings of strays and single atomics; nothing on the request path is locked.
 
 mod drain;
 pub mod inbox;
+mod listen;
 mod socket;
 pub mod stray;
 mod thread;
@@ -18,7 +19,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use self::inbox::{Inbox, Pulse};
+use self::inbox::{Inbox, Order, Pulse};
 use self::stray::Strays;
 use super::proxy;
 use super::quic::cid::Secrets;
@@ -26,24 +27,32 @@ use super::quic::settings::{Http3Settings, QuicSettings};
 use super::quic::tls::{CertificateStore, TicketKey};
 use crate::id::{ListenerId, WorkerId};
 
+pub use self::listen::rehearse;
 pub use self::thread::{Handle, StartError, spawn};
 
 /// One listener as a worker gets it.
 #[derive(Debug)]
 pub struct ListenerSetup {
-    /// Which one.
-    pub id: ListenerId,
     /// This worker's socket of the listener's SO_REUSEPORT group.
     pub socket: UdpSocket,
+    /// What its connections are made from.
+    pub terms: Terms,
+}
+
+/// What the connections of a listener are made from; the same for all workers.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// Which listener.
+    pub id: ListenerId,
     /// Certificates; swapped on reload.
     pub certificates: Arc<ArcSwap<CertificateStore>>,
     /// Transport settings.
     pub quic: QuicSettings,
     /// HTTP/3 settings.
     pub http3: Http3Settings,
-    /// Secrets of its connection IDs; the same for all workers.
+    /// Secrets of its connection IDs.
     pub secrets: Secrets,
-    /// Encrypts session tickets (RFC 8446 §4.6.1); the same for all workers, so that a client can resume at any of them.
+    /// Encrypts session tickets (RFC 8446 §4.6.1): a client can resume at any worker.
     pub ticket_key: TicketKey,
 }
 
@@ -58,8 +67,8 @@ pub struct Setup {
     pub workers: usize,
     /// The core to stay on.
     pub core: Option<usize>,
-    /// Its sockets.
-    pub listeners: Vec<ListenerSetup>,
+    /// What it opens before it says that it runs.
+    pub orders: Vec<Order>,
     /// The rings of all workers.
     pub strays: Arc<Strays>,
     /// Orders for it.

@@ -13,8 +13,10 @@ use crate::telemetry::metrics::WorkerMetrics;
 /// One listener's socket on one worker.
 #[derive(Debug)]
 pub(super) struct Socket {
-    /// Which listener.
+    /// Which listener's connections send here.
     pub listener: ListenerId,
+    /// The listener that what arrives here has come to: another one, if that has taken over the address.
+    pub arrivals: ListenerId,
     /// The socket.
     pub udp: Udp,
     held: Option<Held>,
@@ -33,7 +35,7 @@ impl Socket {
     /// With nothing held.
     #[must_use]
     pub(super) fn new(listener: ListenerId, udp: Udp, metrics: Arc<WorkerMetrics>) -> Self {
-        Self { listener, udp, held: None, metrics }
+        Self { listener, arrivals: listener, udp, held: None, metrics }
     }
 
     /// A train is waiting: nobody else may send.

@@ -11,26 +11,24 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
 use spooky_common::cid::Owner;
 use tokio::time::Sleep;
 
+use super::Setup;
 use super::inbox::{Inbox, Pulse};
+use super::listen::Closing;
 use super::socket::Socket;
 use super::stray::{Lost, Stray, Strays};
 use super::thread::StartError;
 use super::timers::Timers;
-use super::{ListenerSetup, Setup};
 use crate::dataplane::downstream::h3::session::{Session, Shared};
 use crate::dataplane::exchange::Exchange;
 use crate::dataplane::exchange::mailbox::{Mailbox, Ready};
 use crate::dataplane::filter::ip_access::AccessList;
-use crate::dataplane::packet::udp::{Arena, Udp, canonical};
+use crate::dataplane::packet::udp::{Arena, canonical};
 use crate::dataplane::packet::{Datagram, Path};
 use crate::dataplane::proxy;
-use crate::dataplane::quic::cid::Issuer;
-use crate::dataplane::quic::endpoint::{Arrival, Disposition, Endpoint, Listener};
-use crate::dataplane::quic::tls::{self, CertificateStore};
+use crate::dataplane::quic::endpoint::{Arrival, Disposition, Endpoint};
 use crate::dataplane::quic::transmit::{Builder, Outcome};
 use crate::id::{ConnectionKey, WorkerId};
 use crate::telemetry::metrics::WorkerMetrics;
@@ -47,14 +45,20 @@ const ANSWER_SIZE: usize = 600;
 /// One worker.
 pub(super) struct Worker {
     pub(super) id: WorkerId,
+    pub(super) owner: Owner,
+    /// How many there are.
+    pub(super) workers: usize,
     pub(super) endpoint: Endpoint<Session>,
     pub(super) sockets: Vec<Socket>,
-    sessions: Vec<Rc<Shared>>,
+    /// What the HTTP/3 sessions of each listener share.
+    pub(super) sessions: Vec<Rc<Shared>>,
+    /// Listeners on their way out.
+    pub(super) closing: Vec<Closing>,
     pub(super) timers: Timers,
     ready: Rc<Ready>,
     strays: Arc<Strays>,
     pub(super) inbox: Arc<Inbox>,
-    pulse: Arc<Pulse>,
+    pub(super) pulse: Arc<Pulse>,
     pub(super) context: Rc<proxy::Context>,
     pub(super) metrics: Arc<WorkerMetrics>,
     arena: Arena,
@@ -75,23 +79,14 @@ impl Worker {
             worker: u8::try_from(setup.id.0).unwrap_or(u8::MAX),
             generation: setup.generation,
         };
-        let now = Instant::now();
-        let mut sockets = Vec::new();
-        let mut listeners = Vec::new();
-        let mut sessions = Vec::new();
-        for listener in setup.listeners {
-            let shared = Shared::new(&listener.http3, listener.id, Arc::clone(&metrics))
-                .map_err(|error| StartError::Transport(error.to_string()))?;
-            sessions.push(Rc::new(shared));
-            listeners.push(transport(&listener, owner, setup.workers, now)?);
-            let udp = Udp::new(listener.socket).map_err(StartError::Socket)?;
-            sockets.push(Socket::new(listener.id, udp, Arc::clone(&metrics)));
-        }
-        Ok(Self {
+        let mut worker = Self {
             id: setup.id,
-            endpoint: Endpoint::new(listeners, Arc::clone(&metrics)),
-            sockets,
-            sessions,
+            owner,
+            workers: setup.workers,
+            endpoint: Endpoint::new(Arc::clone(&metrics)),
+            sockets: Vec::new(),
+            sessions: Vec::new(),
+            closing: Vec::new(),
             timers: Timers::default(),
             ready: Rc::default(),
             strays: setup.strays,
@@ -105,7 +100,12 @@ impl Worker {
             postponed: Vec::new(),
             opened: Vec::new(),
             draining: false,
-        })
+        };
+        let now = Instant::now();
+        for order in setup.orders {
+            worker.follow(order, now)?;
+        }
+        Ok(worker)
     }
 
     /// Until it is told to stop or has drained.
@@ -125,7 +125,7 @@ impl Worker {
         if self.inbox.is_stopped() {
             return Poll::Ready(());
         }
-        self.follow_orders();
+        self.follow_orders(now);
 
         let mut more = self.receive(cx, now);
         more |= self.take_strays(now);
@@ -137,6 +137,7 @@ impl Worker {
             self.service(*key, now);
         }
         self.recycle(touched);
+        self.progress_closing(now);
         if self.draining && self.has_drained() {
             return Poll::Ready(());
         }
@@ -149,15 +150,6 @@ impl Worker {
         }
         self.arm_sleep(cx, sleep, now);
         Poll::Pending
-    }
-
-    fn follow_orders(&mut self) {
-        if self.inbox.take_reconfigured() {
-            self.context.reconfigured();
-        }
-        if !self.draining && self.inbox.is_draining() {
-            self.begin_drain();
-        }
     }
 
     // === in ===
@@ -177,7 +169,7 @@ impl Worker {
         let mut more = true;
         for _ in 0..RECEIVE_CALLS {
             let Some(socket) = self.sockets.get(index) else { break };
-            let (listener, bound) = (socket.listener, socket.udp.bound());
+            let (listener, bound) = (socket.arrivals, socket.udp.bound());
             match socket.udp.poll_receive(cx, &mut arena) {
                 Poll::Ready(Ok(trains)) => {
                     let arrival = Arrival { listener, forwarded: false, now };
@@ -410,22 +402,4 @@ impl Worker {
             cx.waker().wake_by_ref();
         }
     }
-}
-
-/// quiche's configuration of one listener, with its certificates chosen per ClientHello.
-fn transport(
-    listener: &ListenerSetup,
-    owner: Owner,
-    workers: usize,
-    now: Instant,
-) -> Result<Listener, StartError> {
-    let store: Arc<ArcSwap<CertificateStore>> = Arc::clone(&listener.certificates);
-    let context = tls::context(store).map_err(|error| StartError::Transport(error.to_string()))?;
-    let mut config = quiche::Config::with_boring_ssl_ctx_builder(quiche::PROTOCOL_VERSION, context)
-        .map_err(|error| StartError::Transport(error.to_string()))?;
-    config
-        .set_ticket_key(&listener.ticket_key.0)
-        .map_err(|error| StartError::Transport(error.to_string()))?;
-    let issuer = Issuer::new(&listener.secrets, owner);
-    Ok(Listener::new(listener.id, config, listener.quic.clone(), issuer, workers, now))
 }

@@ -16,7 +16,12 @@ pub(super) fn log(log: &schema::Log) -> Log {
     Log { level: log.level, format: log.format }
 }
 
-pub(super) fn workers(workers: &schema::Workers) -> Workers {
+/// The weights of workers need a kernel program that follows them.
+pub(super) fn workers(
+    checker: &mut Checker<'_>,
+    workers: &schema::Workers,
+    mode: EbpfMode,
+) -> Workers {
     let count = match workers.count {
         WorkerCount::Fixed(count) => count,
         WorkerCount::Auto => {
@@ -24,7 +29,25 @@ pub(super) fn workers(workers: &schema::Workers) -> Workers {
             u16::try_from(cpus).unwrap_or(WORKERS_MAX).min(WORKERS_MAX)
         }
     };
-    Workers { count, pin: workers.pin }
+    let path = "workers.weights";
+    let mut weights = workers.weights.clone();
+    if weights.is_empty() {
+        weights = vec![1; usize::from(count)];
+    } else if !checker.is_faulty(path) {
+        if weights.len() != usize::from(count) {
+            let given = weights.len();
+            let message = format!("has {given} numbers for {count} workers; write one for each");
+            checker.problem(path, message);
+        } else if weights.iter().all(|weight| *weight == 0) {
+            checker.problem(path, "are all 0, so that nobody gets a new connection; raise one");
+        }
+        if mode == EbpfMode::Off {
+            let message = "cannot be kept with ebpf.mode off, where the kernel's own hash spreads \
+                           connections; write reuseport or xdp there, or leave weights out";
+            checker.problem(path, message);
+        }
+    }
+    Workers { count, pin: workers.pin, weights }
 }
 
 pub(super) fn shutdown(shutdown: &schema::Shutdown) -> Shutdown {

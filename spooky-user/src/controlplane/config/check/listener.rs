@@ -14,7 +14,6 @@ use crate::controlplane::config::schema::{self, Protocol};
 use crate::controlplane::config::units::ByteSize;
 use crate::dataplane::quic::settings::{Congestion, Http3Settings, QuicSettings, Window};
 use crate::dataplane::quic::tls::{CertificateFiles, CertificateStore};
-use crate::id::ListenerId;
 
 /// Chains and keys are a few kilobytes.
 const PEM_SIZE_MAX: u64 = 1 << 20;
@@ -32,14 +31,16 @@ pub(super) fn check(checker: &mut Checker<'_>, list: &[schema::Listener]) -> Vec
     };
     let names: Vec<(String, String)> = list.iter().enumerate().map(name).collect();
     checker.unique("listener", names.iter().map(|(path, name)| (path.clone(), name.as_str())));
-    let listeners: Vec<Listener> =
-        (0..).zip(list).filter_map(|(index, listener)| one(checker, index, listener)).collect();
+    let mut listeners = Vec::with_capacity(list.len());
+    for (index, listener) in list.iter().enumerate() {
+        listeners.extend(one(checker, index, listener).map(|listener| (index, listener)));
+    }
     collisions(checker, &listeners);
     shared_keys(checker, list);
-    listeners
+    listeners.into_iter().map(|(_, listener)| listener).collect()
 }
 
-fn one(checker: &mut Checker<'_>, index: u16, listener: &schema::Listener) -> Option<Listener> {
+fn one(checker: &mut Checker<'_>, index: usize, listener: &schema::Listener) -> Option<Listener> {
     let path = format!("listeners[{index}]");
     checker.name(&format!("{path}.name"), &listener.name);
     let bind = checker.socket_address(&format!("{path}.bind"), &listener.bind);
@@ -50,7 +51,6 @@ fn one(checker: &mut Checker<'_>, index: u16, listener: &schema::Listener) -> Op
     let schema::Http3 { max_field_section_size, max_fields, max_requests_per_connection } =
         listener.http3;
     Some(Listener {
-        id: ListenerId(index),
         name: listener.name.as_str().into(),
         bind: bind?,
         certificates,
@@ -235,17 +235,17 @@ fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
 }
 
 /// Two listeners may not want the same datagrams. `[::]` takes IPv4, too.
-fn collisions(checker: &mut Checker<'_>, listeners: &[Listener]) {
-    for (index, later) in listeners.iter().enumerate() {
-        let clash = listeners.iter().take(index).find(|earlier| collide(earlier.bind, later.bind));
-        if let Some(earlier) = clash {
-            let path = format!("listeners[{}].bind", later.id);
+fn collisions(checker: &mut Checker<'_>, listeners: &[(usize, Listener)]) {
+    for (count, (index, later)) in listeners.iter().enumerate() {
+        let mut before = listeners.iter().take(count);
+        if let Some((at, earlier)) = before.find(|(_, it)| collide(it.bind, later.bind)) {
+            let path = format!("listeners[{index}].bind");
             let message = format!(
                 "{} is taken by listener \"{}\" ({}) on line {}",
                 later.bind,
                 earlier.name,
                 earlier.bind,
-                checker.places.of(&format!("listeners[{}].bind", earlier.id)).line
+                checker.places.of(&format!("listeners[{at}].bind")).line
             );
             checker.problem(&path, message);
         }

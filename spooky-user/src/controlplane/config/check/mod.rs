@@ -39,11 +39,12 @@ pub(super) fn check(
     let admin = host::admin(&mut checker, &file.admin);
     let ebpf = host::ebpf(&mut checker, &file.ebpf);
     let access_log = host::access_log(&mut checker, &file.access_log);
+    let workers = host::workers(&mut checker, &file.workers, ebpf.mode);
     Some(Config {
         path: path.to_owned(),
         log: host::log(&file.log),
         access_log: access_log?,
-        workers: host::workers(&file.workers),
+        workers,
         listeners,
         ebpf,
         access,

@@ -69,6 +69,11 @@ section! {
         count: WorkerCount = "auto", restart;
         /// Keep each worker on one CPU. Turn it off where others pin threads to the same CPUs.
         pin: bool = "true", restart;
+        /// Each worker's share of new connections, one number for each of `count`; `[]` is the same for all. `[100, 50]`
+        /// gives the second half as many as the first, and 0 gives a worker none, while it keeps those it has. A reload
+        /// is in force within a second. Needs `ebpf.mode` `reuseport` or `xdp`: without the kernel programs, the
+        /// kernel's own hash decides.
+        weights: Vec<u16> = "[]", "0" ..= "1000", live;
     }
 }
 
@@ -200,6 +205,6 @@ section! {
         /// How long requests in flight may take after SIGTERM. New connections are refused at once, clients are told to go
         /// away (GOAWAY), and spooky ends when the last request does. After this time the rest is cut off. A second signal
         /// does so at once.
-        drain_timeout: Duration = "30s", "0s" ..= "1h", restart;
+        drain_timeout: Duration = "30s", "0s" ..= "1h", live;
     }
 }

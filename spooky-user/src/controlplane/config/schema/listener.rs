@@ -10,16 +10,18 @@ section! {
     /// Where clients connect.
     pub struct Listener {
         /// Its name in logs and metrics, unique among listeners.
-        name: String = required, restart;
-        /// Address and UDP port, such as `0.0.0.0:443` or `[::]:443`. Two listeners may not share them.
-        bind: String = required, restart;
+        name: String = required, live;
+        /// Address and UDP port, such as `0.0.0.0:443` or `[::]:443`. Two listeners may not share them. A listener whose
+        /// address is gone after a reload accepts nothing new, tells its clients to go elsewhere and is closed when its
+        /// last connection has ended, at the latest after `shutdown.drain_timeout`.
+        bind: String = required, live;
         /// What is spoken there: h3 only. h2 and h1 listeners come in a later release.
-        protocols: Vec<Protocol> = "[h3]", restart;
+        protocols: Vec<Protocol> = "[h3]", live;
         /// Certificates. HTTP/3 has no cleartext form.
         tls: Tls = required;
-        /// Transport limits.
+        /// Transport limits. A reload changes them for new connections.
         quic: Quic = "{}";
-        /// Limits of HTTP/3.
+        /// Limits of HTTP/3. A reload changes them for new connections.
         http3: Http3 = "{}";
     }
 }
@@ -62,26 +64,26 @@ section! {
     /// Transport limits of a listener (RFC 9000).
     pub struct Quic {
         /// A connection without packets is dropped after this; also told to the client (`max_idle_timeout`, RFC 9000 §10.1).
-        idle_timeout: Duration = "30s", "1s" ..= "10m", restart;
+        idle_timeout: Duration = "30s", "1s" ..= "10m", live;
         /// Longest time from a client's first packet to the end of its handshake.
-        handshake_timeout: Duration = "5s", "500ms" ..= "1m", restart;
+        handshake_timeout: Duration = "5s", "500ms" ..= "1m", live;
         /// Requests a client may have open at once on a connection.
-        max_streams: u64 = "100", "1" ..= "10000", restart;
+        max_streams: u64 = "100", "1" ..= "10000", live;
         /// Request body octets that may be on their way on one stream before the backend has taken them.
         stream_window: StreamWindow = "{}";
         /// The same for all streams of a connection together. Bounds the memory a client can take.
         connection_window: ConnectionWindow = "{}";
         /// Who decides how fast to send: `cubic` (RFC 9438), `reno` (RFC 9002) or `bbr2`.
-        congestion: Congestion = "cubic", restart;
+        congestion: Congestion = "cubic", live;
         /// Largest UDP payload sent, in octets. 1200 passes every path that QUIC can use, 1452 fills an Ethernet
         /// frame with IPv6. Danger: where a tunnel makes paths narrower than this, clients behind it stall.
-        max_udp_payload: u64 = "1350", "1200" ..= "1452", restart;
+        max_udp_payload: u64 = "1350", "1200" ..= "1452", live;
         /// Connection IDs a client may hold, and we of it. With spare ones a client can change its network without being
         /// linked to the old one.
-        active_connection_id_limit: u64 = "8", "2" ..= "8", restart;
+        active_connection_id_limit: u64 = "8", "2" ..= "8", live;
         /// Connections of this listener in all workers together; each worker has an equal share. Above it new clients are
         /// refused.
-        max_connections: u64 = "10000", "1" ..= "10000000", restart;
+        max_connections: u64 = "10000", "1" ..= "10000000", live;
         /// Answers to packets of connections that are gone.
         stateless_reset: StatelessReset = "{}";
         /// The connection IDs that we issue.
@@ -93,9 +95,9 @@ section! {
     /// The flow control window of a stream.
     pub struct StreamWindow {
         /// At first. It grows as fast as the client sends.
-        initial: ByteSize = "64KiB", "16KiB" ..= "16MiB", restart;
+        initial: ByteSize = "64KiB", "16KiB" ..= "16MiB", live;
         /// At most.
-        max: ByteSize = "1MiB", "16KiB" ..= "16MiB", restart;
+        max: ByteSize = "1MiB", "16KiB" ..= "16MiB", live;
     }
 }
 
@@ -103,9 +105,9 @@ section! {
     /// The flow control window of a connection.
     pub struct ConnectionWindow {
         /// At first. It grows as fast as the client sends.
-        initial: ByteSize = "1MiB", "64KiB" ..= "64MiB", restart;
+        initial: ByteSize = "1MiB", "64KiB" ..= "64MiB", live;
         /// At most.
-        max: ByteSize = "4MiB", "64KiB" ..= "64MiB", restart;
+        max: ByteSize = "4MiB", "64KiB" ..= "64MiB", live;
     }
 }
 
@@ -126,7 +128,7 @@ section! {
     pub struct StatelessReset {
         /// How many one worker sends in a second at most; 0 for none. They tell a client to connect again instead of waiting
         /// for its idle timeout.
-        per_second: u32 = "100", "0" ..= "100000", restart;
+        per_second: u32 = "100", "0" ..= "100000", live;
     }
 }
 
@@ -135,13 +137,13 @@ section! {
     pub struct CidSection {
         /// Which key the IDs are made with, in their first octet. Raise it when the key changes, so that a load balancer can
         /// tell old IDs from new ones. Listeners with the same number share the key.
-        config_id: u8 = "0", "0" ..= "6", restart;
+        config_id: u8 = "0", "0" ..= "6", live;
         /// This machine among its neighbours, for a QUIC-LB load balancer in front: three octets in hexadecimal.
-        server_id: String = "\"0x000000\"", restart;
+        server_id: String = "\"0x000000\"", live;
         /// A file with one line of 64 hexadecimal digits: the AES-128 key (32 digits) that a load balancer shares, then the
         /// SipHash key (32 digits) that only this machine knows. `#` begins a comment. Without it a key is made at start; then
         /// no load balancer can read the IDs. Danger: who knows it can link clients and aim at workers.
-        key_file: Option<PathBuf> = "null", restart;
+        key_file: Option<PathBuf> = "null", live;
     }
 }
 
@@ -149,10 +151,10 @@ section! {
     /// Limits of HTTP/3 (RFC 9114).
     pub struct Http3 {
         /// Largest field section of a request, counted as in RFC 9114 §4.2.2; told to clients. Above it they get 431.
-        max_field_section_size: ByteSize = "32KiB", "4KiB" ..= "1MiB", restart;
+        max_field_section_size: ByteSize = "32KiB", "4KiB" ..= "1MiB", live;
         /// Fields of a request at most; pseudo-header fields and each part of a split cookie count.
-        max_fields: u64 = "100", "16" ..= "1000", restart;
+        max_fields: u64 = "100", "16" ..= "1000", live;
         /// Requests after which a connection is told to go away (GOAWAY), so that clients spread anew.
-        max_requests_per_connection: u64 = "10000", "1" ..= "1000000000", restart;
+        max_requests_per_connection: u64 = "10000", "1" ..= "1000000000", live;
     }
 }

@@ -3,6 +3,8 @@
 //! Sans-IO and clockless. The order of questions for a datagram is: is its destination connection ID one of this worker's?
 //! Was it issued by another worker or another generation? May it open a connection?
 
+mod listener;
+
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::net::IpAddr;
@@ -12,10 +14,10 @@ use std::time::Instant;
 use spooky_common::cid::Owner;
 use spooky_common::invariant::{self, Form, Header, Kind, Malformed, VERSION_1};
 
+pub use self::listener::Listener;
 use super::cid::{Cid, Issuer};
 use super::connection::Connection;
-use super::reset::{self, Limiter};
-use super::settings::QuicSettings;
+use super::reset;
 use super::version;
 use crate::dataplane::packet::Datagram;
 use crate::dataplane::packet::udp::canonical_ip;
@@ -48,18 +50,6 @@ pub struct Arrival {
     pub forwarded: bool,
     /// The time of this turn.
     pub now: Instant,
-}
-
-/// What the endpoint knows of one listener.
-pub struct Listener {
-    id: ListenerId,
-    config: quiche::Config,
-    settings: QuicSettings,
-    issuer: Issuer,
-    resets: Limiter,
-    /// This worker's share of `max_connections`.
-    connections_max: usize,
-    connections: usize,
 }
 
 /// All connections of one worker.
@@ -100,45 +90,19 @@ impl Hasher for IssuedHasher {
     }
 }
 
-// === impl Listener ===
-
-impl Listener {
-    /// `config` holds the TLS context; the transport parameters are set here.
-    #[must_use]
-    pub fn new(
-        id: ListenerId,
-        mut config: quiche::Config,
-        settings: QuicSettings,
-        issuer: Issuer,
-        workers: usize,
-        now: Instant,
-    ) -> Self {
-        super::parameters::apply(&mut config, &settings);
-        let connections_max = settings.max_connections.div_ceil(workers.max(1)).max(1);
-        let resets = Limiter::new(settings.stateless_resets_per_second, now);
-        Self { id, config, settings, issuer, resets, connections_max, connections: 0 }
-    }
-}
-
-impl std::fmt::Debug for Listener {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Listener").field("id", &self.id).finish_non_exhaustive()
-    }
-}
-
 // === impl Endpoint: datagrams ===
 
 impl<S> Endpoint<S> {
-    /// No connections yet.
+    /// No listeners and no connections yet.
     #[must_use]
-    pub fn new(listeners: Vec<Listener>, metrics: Arc<WorkerMetrics>) -> Self {
+    pub fn new(metrics: Arc<WorkerMetrics>) -> Self {
         Self {
             slots: Vec::new(),
             free: Vec::new(),
             live: 0,
             issued: HashMap::default(),
             originals: HashMap::new(),
-            listeners,
+            listeners: Vec::new(),
             metrics,
             draining: false,
             fresh: Vec::new(),
@@ -164,7 +128,7 @@ impl<S> Endpoint<S> {
             }
             return self.deliver(key, &mut datagram, permits);
         }
-        match self.owner(arrival.listener, &header) {
+        match self.owner(&header) {
             Some((owner, me)) => {
                 self.not_here(arrival, &header, owner, me, datagram.bytes.len(), out)
             }
@@ -195,9 +159,13 @@ impl<S> Endpoint<S> {
         self.listeners.iter().find(|it| it.id == listener).map(|it| &it.issuer)
     }
 
-    /// Whose ID this is, and who we are, if it is one of ours.
-    fn owner(&self, listener: ListenerId, header: &Header) -> Option<(Owner, Owner)> {
-        let issuer = self.issuer(listener).filter(|_| header.dcid_len == 20)?;
+    /// Whose ID this is, and who we are, if it is one of ours. It need not have come to the listener that issued it: that may
+    /// have given its address to another.
+    fn owner(&self, header: &Header) -> Option<(Owner, Owner)> {
+        if header.dcid_len != 20 {
+            return None;
+        }
+        let issuer = self.listeners.iter().find_map(|it| it.issuer.reads(&header.dcid))?;
         Some((issuer.open(&header.dcid)?, issuer.owner()))
     }
 
@@ -266,7 +234,10 @@ impl<S> Endpoint<S> {
             self.metrics.stateless_resets_limited.inc();
             return Disposition::Dropped;
         }
-        let written = reset::write(&place.issuer, &header.dcid, trigger_size, out);
+        // The token belongs to the key of the ID, which may be another listener's.
+        let issuer = self.listeners.iter().find_map(|it| it.issuer.reads(&header.dcid));
+        let written =
+            issuer.and_then(|issuer| reset::write(issuer, &header.dcid, trigger_size, out));
         match written {
             Some(size) => {
                 self.metrics.stateless_resets_sent.inc();
@@ -308,7 +279,8 @@ impl<S> Endpoint<S> {
         if !permits(canonical_ip(datagram.path.peer)) {
             return self.refuse(RefusedReason::Denied);
         }
-        if self.draining {
+        if self.draining || self.listeners.iter().any(|it| it.id == arrival.listener && it.draining)
+        {
             return self.refuse(RefusedReason::Draining);
         }
         match self.accept(arrival, header, &datagram) {

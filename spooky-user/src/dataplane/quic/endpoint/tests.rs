@@ -10,6 +10,7 @@ use spooky_common::cid::Owner;
 use super::*;
 use crate::dataplane::packet::Path;
 use crate::dataplane::quic::cid::Secrets;
+use crate::dataplane::quic::settings::QuicSettings;
 use crate::dataplane::quic::tls::{self, CertificateFiles, CertificateStore};
 use crate::dataplane::quic::transmit::{Builder, Outcome};
 
@@ -49,7 +50,9 @@ fn endpoint(
     let metrics = Arc::new(WorkerMetrics::new());
     let issuer = Issuer::new(secrets, owner);
     let listener = Listener::new(LISTENER, config, settings, issuer, 1, Instant::now());
-    (Endpoint::new(vec![listener], Arc::clone(&metrics)), metrics)
+    let mut endpoint = Endpoint::new(Arc::clone(&metrics));
+    endpoint.open(listener);
+    (endpoint, metrics)
 }
 
 fn client_config(alpn: &[u8]) -> quiche::Config {
