@@ -12,6 +12,7 @@
 //! | `/status/NNN` | that status, empty body |
 //! | `/headers/N` | N field lines `x-field-I` |
 //! | `/trailers` | a body and the trailers `x-checksum`, `x-origin-trailer` |
+//! | `/trailers-only` | one field section with `grpc-status: 5`, and no DATA frame, as gRPC answers errors |
 //! | `/early`, `/early/N` | one 103 with `link`, or N, then 200 |
 //! | `/continue` | 100, then as `/hash` |
 //! | `/early-response` | 413 at once; the body is never read |
@@ -79,6 +80,7 @@ impl Exchange<'_> {
             "status" => self.status(u16::try_from(number).unwrap_or(0)).await,
             "headers" => self.headers(number).await,
             "trailers" => self.trailers().await,
+            "trailers-only" => self.trailers_only().await,
             "early" => self.early(number.max(1)).await,
             "continue" => self.go_on().await,
             "early-response" => self.text(413, "too large\n").await,
@@ -206,6 +208,12 @@ impl Exchange<'_> {
         trailers.insert("x-checksum", HeaderValue::from_static("c0ffee"));
         trailers.insert("x-origin-trailer", self.name());
         stream.send_trailers(trailers).map_err(by_peer)
+    }
+
+    async fn trailers_only(mut self) -> Result<(), Ended> {
+        let mut response = self.response(200, "application/grpc");
+        response.headers_mut().insert("grpc-status", HeaderValue::from_static("5"));
+        self.reply.send_response(response, true).map(drop).map_err(by_peer)
     }
 
     async fn early(mut self, times: u64) -> Result<(), Ended> {

@@ -18,6 +18,7 @@ mod body;
 mod cancellation;
 mod crosstalk;
 mod drain;
+mod faults;
 mod listeners;
 mod load;
 mod malformed;

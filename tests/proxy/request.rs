@@ -80,6 +80,21 @@ fn every_final_status_passes_through() {
 }
 
 #[test]
+fn an_answer_of_one_field_section_ends_the_stream() {
+    let scene = Scene::new(1);
+    let call = json!({
+        "method": "POST", "path": "/trailers-only", "body": "\u{0}\u{0}\u{0}\u{0}\u{0}",
+        "headers": [["te", "trailers"], ["content-type", "application/grpc"]],
+    });
+    let answers = answers(&scene, json!([call]));
+    let answer = &answers[0];
+    assert_ok(answer);
+    assert_eq!((field(answer, "grpc-status"), &answer["length"]), (Some("5"), &json!(0)));
+    // grpc-status must stay where it is: in the only field section there is, not in trailers.
+    assert_eq!(answer["trailers"], Value::Null, "{answer:#}");
+}
+
+#[test]
 fn trailers_pass_both_ways() {
     let scene = Scene::new(1);
     let upload = json!({

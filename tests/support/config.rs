@@ -67,8 +67,8 @@ impl Config {
             "load_balancing": { "policy": "round_robin" },
             "endpoints": endpoints,
             "health_check": {
-                "path": "/healthz", "interval": "500ms", "timeout": "400ms",
-                "unhealthy_after": 2, "healthy_after": 2,
+                "path": "/healthz", "interval": "1s", "timeout": "1s",
+                "unhealthy_after": 3, "healthy_after": 2,
             },
         });
         self.set(&format!("/upstreams/{name}"), upstream)

@@ -164,7 +164,7 @@ fn command(namespace: Option<&Namespace>, directory: &tempfile::TempDir, text: &
     let log = |name| File::create(directory.path().join(name)).expect("a log file can be made");
     command.args(["run", "--config"]).arg(file);
     command.stdin(Stdio::null()).stdout(log("stdout")).stderr(log("stderr"));
-    command.env("RUST_BACKTRACE", "1");
+    command.env("RUST_BACKTRACE", "1").env("SPOOKY_FAULTS", "1");
     command
 }
 

@@ -16,14 +16,10 @@ use super::kernel::{Kernel, KernelError};
 use super::listeners::{self, Listeners, PlanError};
 use super::settings;
 use super::supervise::Supervisor;
-use crate::dataplane::proxy;
+use super::workers::{Makings, Revival};
 use crate::dataplane::quic::tls::CertificateError;
-use crate::dataplane::worker::inbox::{Inbox, Order, Pulse};
 use crate::dataplane::worker::stray::Strays;
-use crate::dataplane::worker::{self, Handle, Setup, StartError};
-use crate::id::WorkerId;
-use crate::snapshot::Snapshot;
-use crate::sys::affinity;
+use crate::dataplane::worker::{Handle, StartError};
 use crate::telemetry::access_log::{AccessLog, OpenError};
 use crate::telemetry::metrics::Registry;
 
@@ -34,14 +30,14 @@ pub struct Running {
     pub config: Config,
     /// The workers.
     pub workers: Vec<Handle>,
+    /// When those that have ended start again.
+    pub revival: Revival,
+    /// What they are made from.
+    pub makings: Makings,
     /// What keeps the kernel's maps in step with the workers.
     pub supervisor: Supervisor,
     /// Where clients connect.
     pub listeners: Listeners,
-    /// Where snapshots are published.
-    pub snapshot: Arc<ArcSwap<Snapshot>>,
-    /// Metrics.
-    pub registry: Arc<Registry>,
     /// Numbers of the control plane's own.
     pub figures: Arc<Figures>,
     /// The access log's writer.
@@ -108,81 +104,27 @@ pub fn boot(config: Config) -> Result<Running, BootError> {
     supervisor.set_access(&config.access);
     let first = config::compile(&config, listeners.names(), None, &registry);
     let snapshot = Arc::new(ArcSwap::from_pointee(first));
-    let start = Start {
-        config: &config,
-        snapshot: &snapshot,
-        registry: &registry,
-        access_log: &access_log,
-        strays: &strays,
+    let makings = Makings {
+        generation: GENERATION,
+        count: config.workers.count,
+        pin: config.workers.pin,
+        snapshot,
+        registry,
+        strays,
     };
-    let handles = start.workers(orders)?;
+    let handles = makings.start_all(&access_log, orders).map_err(BootError::Worker)?;
+    let revival = Revival::new(workers, Instant::now());
     Ok(Running {
         config,
         workers: handles,
         supervisor,
+        revival,
+        makings,
         listeners,
-        snapshot,
-        registry,
         figures,
         access_log,
         admin,
     })
-}
-
-/// What workers are made from.
-struct Start<'b> {
-    config: &'b Config,
-    snapshot: &'b Arc<ArcSwap<Snapshot>>,
-    registry: &'b Arc<Registry>,
-    access_log: &'b AccessLog,
-    strays: &'b Arc<Strays>,
-}
-
-impl Start<'_> {
-    /// Starts every worker, each with what it opens. On failure those that run are told to stop.
-    fn workers(&self, orders: Vec<Vec<Order>>) -> Result<Vec<Handle>, BootError> {
-        let cores = if self.config.workers.pin {
-            affinity::allowed_cpus().unwrap_or_default()
-        } else {
-            Vec::new()
-        };
-        let mut handles: Vec<Handle> = Vec::new();
-        for (number, orders) in (0..).zip(orders) {
-            let core = cores.get(usize::from(number) % cores.len().max(1)).copied();
-            match worker::spawn(self.setup(WorkerId(number), core, orders)) {
-                Ok(handle) => handles.push(handle),
-                Err(error) => {
-                    for handle in handles {
-                        handle.inbox.stop();
-                        let _ = handle.join();
-                    }
-                    return Err(BootError::Worker(error));
-                }
-            }
-        }
-        Ok(handles)
-    }
-
-    fn setup(&self, id: WorkerId, core: Option<usize>, orders: Vec<Order>) -> Setup {
-        let metrics = self.registry.worker(id);
-        Setup {
-            id,
-            generation: GENERATION,
-            workers: usize::from(self.config.workers.count),
-            core,
-            orders,
-            strays: Arc::clone(self.strays),
-            inbox: Arc::new(Inbox::new()),
-            pulse: Arc::new(Pulse::new()),
-            proxy: proxy::Parts {
-                worker: id,
-                metrics: Arc::clone(&metrics),
-                access_log: self.access_log.worker(id, metrics),
-                unrouted: self.registry.unrouted(),
-                snapshot: Arc::clone(self.snapshot),
-            },
-        }
-    }
 }
 
 // === impl BootError ===

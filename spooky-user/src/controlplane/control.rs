@@ -15,6 +15,7 @@ use super::boot::Running;
 use super::config;
 use super::health::Scheduler;
 use super::reload::{self, Candidate, Refusal};
+use super::workers;
 use crate::dataplane::worker::Handle;
 
 /// How often workers are looked at. The maps follow within a second: a stall is seen after 500 ms at the next beat.
@@ -61,7 +62,7 @@ pub fn run(running: Running) -> ExitCode {
 }
 
 async fn serve(running: Running) -> ExitCode {
-    let state = Arc::new(admin::State::new(Arc::clone(&running.registry)));
+    let state = Arc::new(admin::State::new(Arc::clone(&running.makings.registry)));
     let (stop_admin, admin_stopped) = oneshot::channel::<()>();
     let mut signals = match Signals::listen() {
         Ok(signals) => signals,
@@ -101,7 +102,7 @@ impl Control {
                 tracing::warn!("steering: {} only: {reason}", kernel.running());
             }
         }
-        self.health.reconcile(&running.snapshot.load().clusters);
+        self.health.reconcile(&running.makings.snapshot.load().clusters);
         self.serve_admin(admin_stopped);
         self.state.set_readiness(Readiness::Ready);
         true
@@ -132,9 +133,8 @@ impl Control {
             tokio::select! {
                 _ = beat.tick() => {
                     self.beat();
-                    // A worker that merely does not turn may turn again; one whose thread has ended will not.
-                    if self.running.workers.iter().all(Handle::has_ended) {
-                        tracing::error!("no worker is left");
+                    if !self.revive(Instant::now()) {
+                        tracing::error!("no worker is left, and none can be started");
                         return ExitCode::FAILURE;
                     }
                 }
@@ -158,6 +158,37 @@ impl Control {
         } else {
             Readiness::Degraded(format!("{alive} of {workers} workers run"))
         });
+    }
+
+    /// Starts workers again that have ended. `false` when there is none left, and one could not be started.
+    fn revive(&mut self, now: Instant) -> bool {
+        let running = &mut self.running;
+        let mut failed = false;
+        for place in 0..running.workers.len() {
+            let Some(worker) = running.workers.get(place).filter(|it| it.has_ended()) else {
+                continue;
+            };
+            let id = worker.id;
+            if !running.revival.is_due(id, now) {
+                continue;
+            }
+            running.revival.started(id, now);
+            match workers::start_again(running, id) {
+                Ok(handle) => {
+                    tracing::warn!(worker = %id, "worker started again");
+                    running.figures.worker_restarted(id);
+                    if let Some(slot) = running.workers.get_mut(place) {
+                        // Its thread has ended: this does not wait.
+                        let _ = std::mem::replace(slot, handle).join();
+                    }
+                }
+                Err(error) => {
+                    failed = true;
+                    tracing::error!(worker = %id, %error, "worker not started again; trying on");
+                }
+            }
+        }
+        !(failed && running.workers.iter().all(Handle::has_ended))
     }
 
     // === reload ===
@@ -195,12 +226,12 @@ impl Control {
             tracing::info!(listener = opening.name(), "listening udp {}", opening.address);
         }
         let orders = running.listeners.take(plan, Instant::now() + config.shutdown.drain_timeout);
-        let previous = running.snapshot.load_full();
+        let previous = running.makings.snapshot.load_full();
         let names = running.listeners.names();
-        let next = config::compile(&config, names, Some(&previous), &running.registry);
+        let next = config::compile(&config, names, Some(&previous), &running.makings.registry);
         let version = next.version;
         // Names of new listeners are there before the first request comes in through one.
-        running.snapshot.store(Arc::new(next));
+        running.makings.snapshot.store(Arc::new(next));
         for (worker, orders) in running.workers.iter().zip(orders) {
             worker.inbox.give(orders);
             worker.inbox.reconfigured();
@@ -209,13 +240,13 @@ impl Control {
         running.supervisor.set_weights(&config.workers.weights);
         running.supervisor.set_access(&config.access);
         running.config = config;
-        let snapshot = running.snapshot.load();
+        let snapshot = running.makings.snapshot.load();
         self.health.reconcile(&snapshot.clusters);
         let routes = snapshot.routes.routes().iter().map(|route| &*route.name);
         let endpoints = snapshot.clusters.iter().flat_map(|cluster| {
             cluster.endpoints.iter().map(|endpoint| (&*cluster.name, &*endpoint.name))
         });
-        running.registry.retain(routes, endpoints);
+        running.makings.registry.retain(routes, endpoints);
         running.figures.reloaded(version);
         tracing::info!(version, "configuration reloaded");
         Ok(())

@@ -28,6 +28,7 @@ pub struct Figures {
     kernel: Vec<AtomicU64>,
     running: AtomicU8,
     workers: Vec<AtomicU8>,
+    restarts: Vec<AtomicU64>,
     samples: AtomicU64,
     map_writes: AtomicU64,
     map_failures: AtomicU64,
@@ -46,6 +47,7 @@ impl Figures {
             kernel: Counter::ALL.iter().map(|_| AtomicU64::new(0)).collect(),
             running: AtomicU8::new(0),
             workers: (0..workers).map(|_| AtomicU8::new(WorkerState::Healthy as u8)).collect(),
+            restarts: (0..workers).map(|_| AtomicU64::new(0)).collect(),
             samples: AtomicU64::new(0),
             map_writes: AtomicU64::new(0),
             map_failures: AtomicU64::new(0),
@@ -76,6 +78,13 @@ impl Figures {
     pub fn set_worker(&self, worker: WorkerId, state: WorkerState) {
         if let Some(slot) = self.workers.get(worker.index()) {
             slot.store(state as u8, Ordering::Relaxed);
+        }
+    }
+
+    /// A worker whose thread had ended was started again.
+    pub fn worker_restarted(&self, worker: WorkerId) {
+        if let Some(count) = self.restarts.get(worker.index()) {
+            count.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -145,6 +154,14 @@ impl Figures {
             ("stalled", WorkerState::Stalled),
             ("dead", WorkerState::Dead),
         ];
+        for (number, count) in self.restarts.iter().enumerate() {
+            samples.counter(
+                "spooky_worker_restarts_total",
+                "Times a worker was started again because its thread had ended.",
+                &[("worker", &number.to_string())],
+                count.load(Ordering::Relaxed),
+            );
+        }
         for (number, slot) in self.workers.iter().enumerate() {
             let now = slot.load(Ordering::Relaxed);
             for (label, state) in STATES {

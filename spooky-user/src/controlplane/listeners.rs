@@ -286,6 +286,24 @@ impl Listeners {
         orders
     }
 
+    /// A further socket of each open listener, for a worker that is started again.
+    ///
+    /// # Errors
+    ///
+    /// [`PlanError::Bind`].
+    pub fn reopen(&self) -> Result<Vec<ListenerSetup>, PlanError> {
+        let open = self.places.iter().flatten().filter(|place| !place.closing);
+        open.map(|place| {
+            let socket = udp::bind(place.address).map_err(|error| PlanError::Bind {
+                listener: place.listener.name.to_string(),
+                address: place.address,
+                error,
+            })?;
+            Ok(ListenerSetup { socket, terms: place.terms.clone() })
+        })
+        .collect()
+    }
+
     /// Places whose sockets every worker has closed; they are free again. `open` is whether any worker still has one.
     pub fn reap(&mut self, open: impl Fn(ListenerId) -> bool) -> Vec<ListenerId> {
         let mut closed = Vec::new();

@@ -1,7 +1,8 @@
 //! One thread that may block: it reads the configuration, starts workers and writes the kernel's maps.
 //! The only writer of [`crate::snapshot::Snapshot`] and of the eBPF maps.
 //!
-//! `boot` brings everything up, `control` is the loop until the end, `supervise` watches the workers, `listeners` knows where
+//! `boot` brings everything up, `control` is the loop until the end, `workers` starts
+//! and `supervise` watches the workers, `listeners` knows where
 //! clients connect, `reload` takes a new
 //! configuration whole or not at all, `settings` puts it into the words of those who carry it out, `figures` are the numbers
 //! of this plane; `config`, `kernel`, `health` and `admin` do
@@ -18,3 +19,4 @@ pub mod listeners;
 pub mod reload;
 pub mod settings;
 pub mod supervise;
+pub mod workers;

@@ -6,9 +6,12 @@
 //!     ▲───────────────────────────────┴── turns again ──────────────────────────────────────────┘ living, who answer reset
 //! ```
 
+use std::net::UdpSocket;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use spooky_common::cid::Owner;
 use spooky_common::sample::Sample;
 
 use super::config::Access;
@@ -98,6 +101,22 @@ impl Supervisor {
     pub fn open(&mut self, opening: &Opening) -> Result<(), KernelError> {
         let sockets: Vec<_> = opening.sockets().collect();
         self.kernel.join_group(opening.terms.id.0, &sockets)
+    }
+
+    /// Steers to the socket of a worker that is started again.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError`].
+    pub fn rejoin(
+        &mut self,
+        listener: ListenerId,
+        worker: WorkerId,
+        socket: &UdpSocket,
+    ) -> Result<(), KernelError> {
+        let worker = u8::try_from(worker.0).unwrap_or(u8::MAX);
+        let owner = Owner { worker, generation: self.desired.generation };
+        self.kernel.join_group(listener.0, &[(owner, socket.as_fd())])
     }
 
     /// Lets go of the sockets of a listener that every worker has closed, or that is not opened after all.

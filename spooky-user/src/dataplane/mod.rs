@@ -3,6 +3,7 @@
 pub mod balance;
 pub mod downstream;
 pub mod exchange;
+pub mod fault;
 pub mod filter;
 pub mod packet;
 pub mod proxy;

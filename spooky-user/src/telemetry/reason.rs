@@ -55,6 +55,16 @@ reasons! {
 }
 
 reasons! {
+    /// What a panic ended.
+    Panicked {
+        /// One request; its stream was reset.
+        Request = "request",
+        /// One connection; it was dropped, and its client gets a stateless reset.
+        Connection = "connection",
+    }
+}
+
+reasons! {
     /// How a connection ended. `Peer` and `Local` say who closed; application and transport are the two code spaces of
     /// CONNECTION_CLOSE (RFC 9000 §19.19).
     CloseReason {

@@ -19,12 +19,14 @@ use self::record::Record;
 use super::exchange::Exchange;
 use super::exchange::error::{Kind, ProxyError, Retry};
 use super::exchange::link::{AbortCode, Link, Outbound};
+use super::fault::{self, Point};
 use super::upstream::Pools;
 use super::upstream::cluster::Cluster;
 use crate::id::WorkerId;
 use crate::snapshot::Snapshot;
 use crate::telemetry::access_log::WorkerLog;
 use crate::telemetry::metrics::{RouteMetrics, WorkerMetrics};
+use crate::telemetry::reason::Panicked;
 use crate::telemetry::request_id::Generator;
 
 /// What every exchange of one worker needs. Lives on the worker's thread.
@@ -89,6 +91,7 @@ async fn run<'s>(
     record: &mut Record<'s>,
 ) -> Result<(), Failure> {
     let head = &exchange.head;
+    fault::strike(Point::Request, head.target.path());
     let route = snapshot
         .routes
         .find(head.authority.host(), head.target.path())
@@ -238,6 +241,9 @@ impl Drop for Serving<'_> {
     fn drop(&mut self) {
         self.context.serving.set(self.context.serving.get().saturating_sub(1));
         if !self.done {
+            if std::thread::panicking() {
+                self.context.metrics.panics.inc(Panicked::Request);
+            }
             self.link.abort(AbortCode::Internal);
         }
     }

@@ -5,6 +5,7 @@
 //! waits.
 
 use std::net::IpAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use super::timers::Timers;
 use crate::dataplane::downstream::h3::session::{Session, Shared};
 use crate::dataplane::exchange::Exchange;
 use crate::dataplane::exchange::mailbox::{Mailbox, Ready};
+use crate::dataplane::fault::{self, Point};
 use crate::dataplane::filter::ip_access::AccessList;
 use crate::dataplane::packet::udp::{Arena, canonical};
 use crate::dataplane::packet::{Datagram, Path};
@@ -32,6 +34,7 @@ use crate::dataplane::quic::endpoint::{Arrival, Disposition, Endpoint};
 use crate::dataplane::quic::transmit::{Builder, Outcome};
 use crate::id::{ConnectionKey, WorkerId};
 use crate::telemetry::metrics::WorkerMetrics;
+use crate::telemetry::reason::Panicked;
 
 /// Receive calls for one listener in one turn: up to 16 trains each.
 const RECEIVE_CALLS: usize = 4;
@@ -69,6 +72,8 @@ pub(super) struct Worker {
     postponed: Vec<ConnectionKey>,
     opened: Vec<Exchange>,
     pub(super) draining: bool,
+    /// A test has asked for a fault.
+    faulty: bool,
 }
 
 impl Worker {
@@ -79,6 +84,8 @@ impl Worker {
             worker: u8::try_from(setup.id.0).unwrap_or(u8::MAX),
             generation: setup.generation,
         };
+        // Those of a predecessor that ended without saying goodbye.
+        metrics.forget_what_was_active();
         let mut worker = Self {
             id: setup.id,
             owner,
@@ -100,6 +107,7 @@ impl Worker {
             postponed: Vec::new(),
             opened: Vec::new(),
             draining: false,
+            faulty: false,
         };
         let now = Instant::now();
         for order in setup.orders {
@@ -134,9 +142,12 @@ impl Worker {
         self.unblock(cx);
         let touched = std::mem::take(&mut self.touched);
         for key in &touched {
-            self.service(*key, now);
+            self.service_guarded(*key, now);
         }
         self.recycle(touched);
+        if self.faulty {
+            fault::strike(Point::Worker, "/fault/worker");
+        }
         self.progress_closing(now);
         if self.draining && self.has_drained() {
             return Poll::Ready(());
@@ -206,12 +217,16 @@ impl Worker {
         let permits = |address: IpAddr| access.permits(address);
         let mut answer = [0; ANSWER_SIZE];
         let bytes = &mut *datagram.bytes;
-        let disposition = self.endpoint.receive(
-            arrival,
-            Datagram { bytes: &mut *bytes, path },
-            permits,
-            &mut answer,
-        );
+        let datagram = Datagram { bytes: &mut *bytes, path };
+        let taken = catch_unwind(AssertUnwindSafe(|| {
+            self.endpoint.receive(arrival, datagram, permits, &mut answer)
+        }));
+        let Ok(disposition) = taken else {
+            if let Some(key) = self.endpoint.delivering() {
+                self.lose(key);
+            }
+            return;
+        };
         match disposition {
             Disposition::Delivered(key) => self.touch(key),
             Disposition::Reply(size) => self.reply(socket, answer.get(..size), path),
@@ -298,6 +313,30 @@ impl Worker {
 
     // === service ===
 
+    /// A panic costs the connection that it happened in, and no other.
+    fn service_guarded(&mut self, key: ConnectionKey, now: Instant) {
+        if catch_unwind(AssertUnwindSafe(|| self.service(key, now))).is_err() {
+            self.lose(key);
+        }
+    }
+
+    /// Takes out a connection that a panic has left in an unknown state. Its client is told by a stateless reset when it
+    /// sends again.
+    fn lose(&mut self, key: ConnectionKey) {
+        self.metrics.panics.inc(Panicked::Connection);
+        tracing::error!(worker = %self.id, "a connection was dropped because of a panic");
+        let taken_out = catch_unwind(AssertUnwindSafe(|| {
+            if let Some(mut connection) = self.endpoint.remove(key)
+                && let Some(session) = &mut connection.session
+            {
+                session.close();
+            }
+        }));
+        if taken_out.is_err() {
+            tracing::error!(worker = %self.id, "and it broke again on its way out");
+        }
+    }
+
     fn service(&mut self, key: ConnectionKey, now: Instant) {
         let Some(connection) = self.endpoint.get_mut(key) else { return };
         connection.queued = false;
@@ -330,6 +369,9 @@ impl Worker {
 
     fn serve_opened(&mut self) {
         for exchange in self.opened.drain(..) {
+            let path = exchange.head.target.path();
+            self.faulty |= fault::is_asked_for(Point::Worker, path);
+            fault::strike(Point::Connection, path);
             tokio::task::spawn_local(proxy::serve(exchange, Rc::clone(&self.context)));
         }
     }

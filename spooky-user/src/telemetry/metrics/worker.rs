@@ -7,7 +7,7 @@ use super::counter::{Counter, Counters, Gauge, Labelled};
 use super::histogram::{EXCHANGE_BOUNDS, Histogram, RTT_BOUNDS, TURN_BOUNDS};
 use super::render::{Rendered, Samples};
 use crate::telemetry::reason::{
-    CloseReason, DropReason, HandshakeFailure, MalformedReason, RefusedReason,
+    CloseReason, DropReason, HandshakeFailure, MalformedReason, Panicked, RefusedReason,
 };
 
 macro_rules! worker_metrics {
@@ -120,6 +120,8 @@ worker_metrics! {
     proxy_errors: Labelled = Labelled::new();
     /// Body bytes held in memory between client and backend.
     buffered_bytes: Gauge = Gauge::new();
+    /// Panics that were caught, by what they ended. Each is a defect of spooky's: please report it.
+    panics: Counters<Panicked> = Counters::new();
     /// Turns of the worker loop.
     turns: Counter = Counter::new();
     /// Time one turn of the worker loop took.
@@ -140,6 +142,21 @@ worker_metrics! {
     pool_full: Counter = Counter::new();
     /// Requests that waited too long for a backend stream.
     pool_timeouts: Counter = Counter::new();
+}
+
+impl WorkerMetrics {
+    /// Sets to zero what is counted up and down: a worker that begins has nothing, whatever its predecessor had.
+    pub fn forget_what_was_active(&self) {
+        for gauge in [
+            &self.connections_active,
+            &self.requests_active,
+            &self.buffered_bytes,
+            &self.pool_connections_active,
+            &self.pool_pending,
+        ] {
+            gauge.set(0);
+        }
+    }
 }
 
 impl Default for WorkerMetrics {

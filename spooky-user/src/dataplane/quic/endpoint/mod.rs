@@ -63,6 +63,8 @@ pub struct Endpoint<S> {
     listeners: Vec<Listener>,
     metrics: Arc<WorkerMetrics>,
     draining: bool,
+    /// The connection that is taking a datagram.
+    delivering: Option<ConnectionKey>,
     fresh: Vec<Cid>,
 }
 
@@ -105,6 +107,7 @@ impl<S> Endpoint<S> {
             listeners: Vec::new(),
             metrics,
             draining: false,
+            delivering: None,
             fresh: Vec::new(),
         }
     }
@@ -175,6 +178,7 @@ impl<S> Endpoint<S> {
         datagram: &mut Datagram<'_>,
         permits: impl Fn(IpAddr) -> bool,
     ) -> Disposition {
+        self.delivering = Some(key);
         let metrics = Arc::clone(&self.metrics);
         let Some(connection) = self.get_mut(key) else { return Disposition::Dropped };
         let source = datagram.path.peer;
@@ -406,6 +410,12 @@ impl<S> Endpoint<S> {
         for cid in self.fresh.drain(..) {
             self.issued.insert(cid, key);
         }
+    }
+
+    /// The connection that took the last datagram, or was about to: whom to blame when that did not end well.
+    #[must_use]
+    pub fn delivering(&self) -> Option<ConnectionKey> {
+        self.delivering
     }
 
     /// Takes a closed connection out and counts how it ended.
