@@ -31,6 +31,16 @@ Getting ready (run and test do this by themselves)
                      --check       only tell; exit 1 if something is missing
                      --build       only what building needs, without the test clients
 
+Measuring it (as root)
+  bench            spooky beside Envoy, Caddy and the floor, in interleaved rounds; about 25 minutes.
+                     --quick          a few scenarios and rounds, in less than 3 minutes
+                     --rounds N       rounds that have to count (5; quick: 2)
+                     --only A,B       only these scenarios; `--only list` names them
+                     --peer NAME=FILE one more proxy: tests/load/peers/README.md
+                     --json FILE      the result goes there as well as to target/bench/
+                     --against FILE   what moved by more than the noise since that result
+                     --write-docs     write docs/performance.md and its charts
+
 Working on it
   ci               Every gate in order: format, lints, layers and sizes, eBPF object, docs,
                    licences, tests.

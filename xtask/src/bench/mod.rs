@@ -2,20 +2,28 @@
 //! and hands over to one of the [`Part`]s; each is a module of its own. Nothing of spooky is linked in: programs are
 //! started, and their output is read.
 
+mod instance;
+mod lab;
 mod options;
+mod peers;
 mod place;
+mod probe;
 mod process;
+mod recipe;
+mod report;
+mod results;
+mod sample;
+mod scenario;
+mod session;
+mod stats;
+mod subject;
 
 use crate::command::Failure;
 use options::{Options, Part};
 
-pub(crate) use options::HELP;
-
 pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     let options = Options::parse(arguments)?;
     match options.part {
-        Part::Load => {
-            Err(Failure::new("the load part is being moved here from tests/load/compare.py"))
-        }
+        Part::Load => session::run(&options),
     }
 }

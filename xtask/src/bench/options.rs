@@ -3,15 +3,6 @@
 use crate::command::Failure;
 use std::path::PathBuf;
 
-pub(crate) const HELP: &str = "\
-                     --quick          a few scenarios and rounds, in less than 3 minutes
-                     --rounds N       interleaved rounds that count (default 5; quick: 2)
-                     --only A,B       only these scenarios; `--only list` names them
-                     --peer NAME=FILE one more proxy: see tests/load/peers/README.md
-                     --json FILE      the result goes there as well (always: target/bench/)
-                     --against FILE   what moved by more than the noise since that result
-                     --write-docs     write docs/performance.md and its charts";
-
 /// The parts of the bench that are started by themselves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {

@@ -71,11 +71,16 @@ impl Running {
 
     /// SIGTERM and, when it does not end in time, SIGKILL.
     pub(crate) fn end(&mut self) {
+        self.end_within(END);
+    }
+
+    /// As [`Self::end`], for a program that has much to write at its end.
+    pub(crate) fn end_within(&mut self, time: Duration) {
         if !self.is_alive() {
             return;
         }
         self.signal(Signal::TERM);
-        let deadline = Instant::now() + END;
+        let deadline = Instant::now() + time;
         while self.is_alive() {
             if Instant::now() > deadline {
                 self.signal(Signal::KILL);

@@ -114,13 +114,16 @@ fn ended(child: &mut Child) -> Result<Option<ExitStatus>, Failure> {
 }
 
 /// What the person at the keyboard, or the service manager, asked for.
-struct Stop {
+#[derive(Debug)]
+pub(crate) struct Stop {
     interrupts: Arc<AtomicBool>,
     terminated: Arc<AtomicBool>,
 }
 
 impl Stop {
-    fn install() -> Result<Self, Failure> {
+    /// # Errors
+    /// The signals cannot be caught.
+    pub(crate) fn install() -> Result<Self, Failure> {
         let stop = Self { interrupts: Arc::default(), terminated: Arc::default() };
         let register = |signal, flag: &Arc<AtomicBool>| {
             signal_hook::flag::register(signal, Arc::clone(flag))
@@ -134,6 +137,11 @@ impl Stop {
 
     fn terminated(&self) -> bool {
         self.terminated.load(Ordering::Relaxed)
+    }
+
+    /// Whether a signal came, without forgetting it.
+    pub(crate) fn asked(&self) -> bool {
+        self.terminated() || self.interrupts.load(Ordering::Relaxed)
     }
 
     /// Whether a signal came since the last call; the next one counts anew.

@@ -1,8 +1,8 @@
-//! `setup [--check] [--build]`: finds out what a build or a test run lacks, says what and why, and
+//! `setup [--check] [--build|--bench]`: finds out what a build or a test run lacks, says what and why, and
 //! installs it. Does nothing in well under a second when all is there. Imports `command` only.
 //!
 //! Nothing is installed that the calling command does not need: `run` asks for [`Scope::Build`],
-//! `test` for [`Scope::Test`].
+//! `test` for [`Scope::Test`], `bench` for [`Scope::Bench`].
 
 mod clients;
 mod tools;
@@ -12,14 +12,24 @@ use std::process::Command;
 use tools::Need;
 
 pub(crate) use clients::{are_there as has_clients, ensure as ensure_clients, python};
+pub(crate) use tools::python_with_venv;
 
 /// How much is needed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scope {
     /// To compile spooky.
     Build,
     /// To compile it and to run its tests: network tools and HTTP/3 clients as well.
     Test,
+    /// To compile it and to measure it: a backend, its generator, a simulator that counts.
+    Bench,
+}
+
+impl Scope {
+    /// Whether what is needed for `part` is needed here.
+    fn includes(self, part: Self) -> bool {
+        part == Self::Build || part == self
+    }
 }
 
 pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
@@ -29,6 +39,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
         match argument.as_str() {
             "--check" => check = true,
             "--build" => scope = Scope::Build,
+            "--bench" => scope = Scope::Bench,
             other => return Err(Failure::unknown_argument(other)),
         }
     }
@@ -53,7 +64,7 @@ pub(crate) fn ensure(scope: Scope) -> Result<(), Failure> {
             return Err(Failure::new(format!("still missing after installing: {}", names(&still))));
         }
     }
-    if scope >= Scope::Test && !clients::are_there() {
+    if scope == Scope::Test && !clients::are_there() {
         clients::ensure()?;
     }
     Ok(())
@@ -75,8 +86,8 @@ fn report(scope: Scope) -> Result<(), Failure> {
             lacking.push(need);
         }
     }
-    let clients = scope < Scope::Test || clients::are_there();
-    if scope >= Scope::Test {
+    let clients = scope != Scope::Test || clients::are_there();
+    if scope == Scope::Test {
         let mark = if clients { "ok     " } else { "MISSING" };
         say(format_args!("{mark} {:<22} {}", clients::NAME, clients::WHY));
     }
@@ -186,6 +197,14 @@ mod tests {
         unique.dedup();
         assert_eq!(packages, unique);
         assert!(by_hand(&packages).contains(" cmake "), "{packages:?}");
+    }
+
+    #[test]
+    fn measuring_needs_no_test_clients() {
+        let bench: Vec<&str> = tools::needed(Scope::Bench).iter().map(|need| need.name).collect();
+        assert!(bench.contains(&"nghttpd") && bench.contains(&"cmake"), "{bench:?}");
+        assert!(!bench.contains(&"python3 venv"), "{bench:?}");
+        assert!(!tools::needed(Scope::Test).iter().any(|need| need.name == "nghttpd"));
     }
 
     #[test]

@@ -45,6 +45,10 @@ const NEEDS: &[Need] = &[
         scope: Scope::Build,
         found: Found::Libclang,
     },
+    program("ip", "iproute2", Scope::Bench, "makes the network namespaces of the bench"),
+    program("nghttpd", "nghttp2-server", Scope::Bench, "the backend of the bench"),
+    program("h2load", "nghttp2-client", Scope::Bench, "measures that backend by itself"),
+    program("valgrind", "valgrind", Scope::Bench, "counts instructions and allocations"),
     program("ip", "iproute2", Scope::Test, "makes the network namespaces of the kernel tests"),
     program("ethtool", "ethtool", Scope::Test, "sets queues and offloads of their interfaces"),
     program("python3", "python3", Scope::Test, "runs the HTTP/3 clients that are not quiche"),
@@ -70,7 +74,7 @@ impl Need {
 
 /// All that `scope` needs.
 pub(crate) fn needed(scope: Scope) -> Vec<&'static Need> {
-    NEEDS.iter().filter(|need| need.scope <= scope).collect()
+    NEEDS.iter().filter(|need| scope.includes(need.scope)).collect()
 }
 
 pub(crate) fn missing(scope: Scope) -> Vec<&'static Need> {

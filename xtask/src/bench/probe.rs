@@ -1,0 +1,237 @@
+//! What is counted apart from what is timed, in short runs of their own: system calls by `perf`, allocations and
+//! instructions of spooky by callgrind; and what other programs of the project measure. A tool that is not there is
+//! named as missing. Imports `instance`, `lab`, `place`, `results`, `scenario` and `subject`.
+
+use super::instance::{Instance, Load};
+use super::lab::{self, Lab};
+use super::options::{Extent, Options};
+use super::place::Place;
+use super::results::{Count, Results};
+use super::scenario::{Drive, Scenario};
+use super::subject::{Kind, Shape, Subject};
+use crate::command::{Failure, output, say, which};
+use std::fs;
+use std::process::Command;
+
+pub(crate) const SYSTEM_CALLS: &str = "system calls";
+pub(crate) const ALLOCATIONS: &str = "allocations";
+pub(crate) const INSTRUCTIONS: &str = "instructions";
+
+/// Functions that give out memory: of the C library, and of the allocators that may stand in for it.
+const ALLOCATORS: [&str; 5] = ["malloc", "calloc", "realloc", "posix_memalign", "aligned_alloc"];
+
+/// The program that times the XDP program, and the key of its result.
+const XDP_COST: &str = "spooky-xdp-cost";
+/// Results that other parts of the bench leave beside ours.
+const BESIDE: [&str; 2] = ["micro", "gate"];
+
+/// # Errors
+/// A signal came, or a program of the project does not answer.
+pub(crate) fn all(
+    lab: &Lab,
+    options: &Options,
+    scenarios: &[&'static Scenario],
+    results: &mut Results,
+) -> Result<(), Failure> {
+    if lab.extent == Extent::Shape {
+        return Ok(());
+    }
+    if !scenarios.is_empty() {
+        system_calls(lab, options, scenarios, results)?;
+        if lab.extent == Extent::Full {
+            under_callgrind(lab, scenarios, results)?;
+        }
+    }
+    if options.only.is_empty() {
+        xdp(lab, results);
+        for name in BESIDE {
+            let file = lab::results_dir().join(format!("{name}.json"));
+            let text = fs::read_to_string(&file).unwrap_or_default();
+            match serde_json::from_str(&text) {
+                Ok(value) => drop(results.others.insert(name.to_owned(), value)),
+                Err(_) => results.miss(format!("{name}: no {}", file.display())),
+            }
+        }
+    }
+    Ok(())
+}
+
+fn system_calls(
+    lab: &Lab,
+    options: &Options,
+    scenarios: &[&'static Scenario],
+    results: &mut Results,
+) -> Result<(), Failure> {
+    let Some(perf) = which("perf") else {
+        results.miss("system calls: perf is not installed (package linux-perf)");
+        return Ok(());
+    };
+    let try_out = ["stat", "-x", ",", "-e", "raw_syscalls:sys_enter", "true"];
+    if output(Command::new(&perf).args(try_out)).is_none() {
+        results
+            .miss("system calls: perf cannot count raw_syscalls:sys_enter here (tracefs, rights)");
+        return Ok(());
+    }
+    let mut subjects = vec![Subject::floor()?];
+    subjects.extend(Subject::modes()?);
+    subjects.extend(Subject::peers(lab, options)?);
+    for subject in subjects {
+        let (name, kind) = (subject.name.clone(), subject.kind);
+        let instance = match Instance::start(subject, Place::Loopback, lab) {
+            // It has been named when the scenarios were run.
+            Err(_) if kind == Kind::Peer && !lab.stop.asked() => continue,
+            other => other?,
+        };
+        for scenario in scenarios.iter().filter(|scenario| scenario.drive != Drive::Half) {
+            let requests = scenario.drive.pilot();
+            let load = Load::new(requests, &scenario.drive.words(0.0, lab.backend));
+            let Some(calls) = calls_of(lab, &instance, &load)? else { continue };
+            let per_request = calls / requests as f64;
+            say(format_args!("   {:<8} {name:<22} {per_request:>9.2} system calls", scenario.id));
+            let (scenario, subject) = (scenario.id.to_owned(), name.clone());
+            results.counts.push(Count { scenario, subject, what: SYSTEM_CALLS, per_request });
+        }
+    }
+    Ok(())
+}
+
+/// `perf` outside of the namespace, the generator inside. Handshakes are counted too; there are few of them.
+fn calls_of(lab: &Lab, instance: &Instance, load: &Load) -> Result<Option<f64>, Failure> {
+    let pids: Vec<String> = instance.pids().iter().map(u32::to_string).collect();
+    let file = instance.dir().join("perf.csv");
+    let mut load = load.clone();
+    load.words.extend(["--warm".to_owned(), "0".to_owned()]);
+    let generator = instance.generator(lab, &load);
+    let mut perf = Command::new("perf");
+    perf.args(["stat", "-x", ",", "-e", "raw_syscalls:sys_enter", "-p", &pids.join(","), "-o"]);
+    perf.arg(&file).arg("--").arg(generator.get_program()).args(generator.get_args());
+    instance.generate(lab, perf)?;
+    Ok(counted(&fs::read_to_string(file).unwrap_or_default()))
+}
+
+/// The count of `perf stat -x ,`.
+fn counted(csv: &str) -> Option<f64> {
+    let line = csv.lines().find(|line| line.contains("raw_syscalls:sys_enter"))?;
+    line.split(',').next()?.parse().ok()
+}
+
+/// Differences of two numbers of requests, so that starting and ending are in neither.
+fn under_callgrind(
+    lab: &Lab,
+    scenarios: &[&'static Scenario],
+    results: &mut Results,
+) -> Result<(), Failure> {
+    if which("valgrind").is_none() {
+        results.miss("allocations: valgrind is not installed");
+        return Ok(());
+    }
+    for scenario in scenarios {
+        let (few, many) = match scenario.drive {
+            Drive::Get => (200, 1200),
+            Drive::Download | Drive::Upload => (5, 15),
+            Drive::Fresh { .. } => (16, 96),
+            Drive::Rate(_) | Drive::Half | Drive::Idle { .. } => continue,
+        };
+        let (before, after) = (counts(lab, scenario, few)?, counts(lab, scenario, many)?);
+        let requests = (many - few) as f64;
+        for (what, before, after) in [
+            (ALLOCATIONS, before.allocations, after.allocations),
+            (INSTRUCTIONS, before.instructions, after.instructions),
+        ] {
+            let per_request = after.saturating_sub(before) as f64 / requests;
+            say(format_args!(
+                "   {:<8} {:<22} {per_request:>9.0} {what}",
+                scenario.id, "spooky-off"
+            ));
+            let (scenario, subject) = (scenario.id.to_owned(), "spooky-off".to_owned());
+            results.counts.push(Count { scenario, subject, what, per_request });
+        }
+    }
+    Ok(())
+}
+
+/// What callgrind counted in a whole life of spooky.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Counted {
+    allocations: u64,
+    instructions: u64,
+}
+
+fn counts(lab: &Lab, scenario: &Scenario, requests: u64) -> Result<Counted, Failure> {
+    let file = lab.dir.join("callgrind.out");
+    let through = [
+        "valgrind".to_owned(),
+        "--quiet".to_owned(),
+        "--tool=callgrind".to_owned(),
+        "--compress-strings=no".to_owned(),
+        format!("--callgrind-out-file={}", file.display()),
+    ];
+    let subject = Subject::spooky("spooky-off", Shape::PLAIN)?;
+    let mut instance = Instance::start_through(subject, Place::Loopback, lab, &through)?;
+    let words = format!("{} --warm 0", scenario.drive.words(0.0, lab.backend));
+    let sample = instance.run(lab, &Load::new(requests, &words))?;
+    if sample.failures() > 0 {
+        let kinds = sample.kinds();
+        return Err(Failure::new(format!("under callgrind requests failed: {kinds}")));
+    }
+    instance.end_proxy();
+    let text = fs::read(&file).unwrap_or_default();
+    let counted = read(&String::from_utf8_lossy(&text));
+    if counted.instructions == 0 {
+        return Err(Failure::new(format!("callgrind wrote nothing to {}", file.display())));
+    }
+    Ok(counted)
+}
+
+/// `calls=COUNT ...` behind the `cfn=NAME` of a function that gives out memory; `summary:` or `totals:`.
+fn read(text: &str) -> Counted {
+    let mut counted = Counted::default();
+    let mut is_allocator = false;
+    for line in text.lines() {
+        if let Some(name) = line.strip_prefix("cfn=") {
+            // Callgrind adds `'2` and so on to functions that call themselves.
+            let name = name.split('\'').next().unwrap_or(name);
+            is_allocator = ALLOCATORS.contains(&name);
+        } else if let Some(calls) = line.strip_prefix("calls=") {
+            let count = calls.split_whitespace().next().and_then(|count| count.parse().ok());
+            if is_allocator {
+                counted.allocations += count.unwrap_or(0_u64);
+            }
+        } else if let Some(total) = line.strip_prefix("totals:") {
+            let total = total.split_whitespace().next().and_then(|total| total.parse().ok());
+            counted.instructions = total.unwrap_or(0);
+        }
+    }
+    counted
+}
+
+fn xdp(lab: &Lab, results: &mut Results) {
+    let program = lab.program(XDP_COST);
+    let said = output(&mut Command::new(&program)).unwrap_or_default();
+    let line = said.lines().rev().find(|line| line.starts_with('{')).unwrap_or_default();
+    match serde_json::from_str(line) {
+        Ok(value) => drop(results.others.insert("xdp".to_owned(), value)),
+        Err(_) => results.miss(format!("XDP ns a packet: {} has no result", program.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn perf_is_read() {
+        let csv = "# started on\n\n1234,,raw_syscalls:sys_enter,5,100.00,,\n";
+        assert_eq!(counted(csv), Some(1234.0));
+        assert_eq!(counted("<not counted>,,raw_syscalls:sys_enter,0,100.00,,\n"), None);
+        assert_eq!(counted(""), None);
+    }
+
+    #[test]
+    fn callgrind_is_read() {
+        let text = "fn=a\n1 5\ncfn=malloc\ncalls=7 1\n1 70\ncfn=free\ncalls=9 1\n1 9\n\
+                    fn=b\ncob=x\ncfn=realloc'2\ncalls=2 0x1\n1 2\ncfn=malloc_trim\ncalls=1 1\n\
+                    totals: 12345\n";
+        assert_eq!(read(text), Counted { allocations: 9, instructions: 12_345 });
+    }
+}
