@@ -16,6 +16,7 @@
 //! | [`invariant`] | the QUIC header of RFC 8999 |
 //! | [`steer`] | which worker a datagram goes to |
 //! | [`access`] | whether a source may speak to a listener |
+//! | [`prefix`] | a list of prefixes compiled for look-up |
 //! | [`verdict`] | what becomes of a frame, and the counter that says so |
 //! | [`counter`] | every kernel counter: index, name, help, labels |
 //! | [`map`] | map names, capacities, keys and values |
@@ -33,6 +34,7 @@ pub mod invariant;
 pub mod map;
 #[cfg(feature = "user")]
 mod pod;
+pub mod prefix;
 pub mod sample;
 pub mod siphash;
 pub mod steer;
@@ -40,4 +42,4 @@ pub mod verdict;
 
 /// Version of everything the kernel object and user space share. The object carries the one it was built with;
 /// user space refuses to load an object with another.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;

@@ -32,6 +32,14 @@ pub const DENY_V6: &str = "DENY_V6";
 pub const ALLOW_V4: &str = "ALLOW_V4";
 /// LPM trie of allowed IPv6 prefixes.
 pub const ALLOW_V6: &str = "ALLOW_V6";
+/// Words of [`crate::prefix`] for `DENY_V4`.
+pub const DENY_V4_WORDS: &str = ".bss.deny_v4";
+/// Words for `DENY_V6`.
+pub const DENY_V6_WORDS: &str = ".bss.deny_v6";
+/// Words for `ALLOW_V4`.
+pub const ALLOW_V4_WORDS: &str = ".bss.allow_v4";
+/// Words for `ALLOW_V6`.
+pub const ALLOW_V6_WORDS: &str = ".bss.allow_v6";
 /// Array of one [`Settings`].
 pub const SETTINGS: &str = "SETTINGS";
 /// Per-CPU array of `u64`, indexed by [`crate::counter::Counter`].
@@ -117,11 +125,37 @@ pub struct Settings {
     pub default_deny: u32,
     /// Every how many drops, per reason and CPU, one is sampled; 0 for none.
     pub sample_every: u32,
-    /// Not 0: the allow list has entries. 0 saves a denied frame the lookup in an empty trie. Set before the first
-    /// entry is written and cleared after the last one is gone.
-    pub allow_listed: u32,
+    /// By [`List`], how it is to be looked up: a [`Lookup`] as a number. Four octets: rewritten at once.
+    pub lists: [u8; 4],
     /// Always 0.
     pub reserved: u32,
+}
+
+/// A list of one family, by its place in [`Settings::lists`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum List {
+    /// `DENY_V4`.
+    DenyV4 = 0,
+    /// `DENY_V6`.
+    DenyV6 = 1,
+    /// `ALLOW_V4`.
+    AllowV4 = 2,
+    /// `ALLOW_V6`.
+    AllowV6 = 3,
+}
+
+/// Where a list is looked up. The trie is always complete; it is in use while the words are rewritten, and for a list
+/// that does not fit into them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Lookup {
+    /// The list is empty: nowhere.
+    Nowhere = 0,
+    /// In the LPM trie.
+    Trie = 1,
+    /// In the words of [`crate::prefix`].
+    Words = 2,
 }
 
 /// Place in `SOCKETS` of the socket that `owner` holds for a listener: 4 bits of listener, 4 of generation, 8 of

@@ -10,12 +10,13 @@ use spooky_common::{
     cid::LocalKey,
     counter::Counter,
     frame::Address,
-    map::{self, AddressKey, Key, Port, Settings, Slot},
+    map::{self, AddressKey, Key, List, Port, Settings, Slot},
+    prefix::{ALLOW_WORDS, DENY_WORDS},
     steer::Keys,
     verdict::{Listeners, Tables},
 };
 
-use crate::lists;
+use crate::lists::{self, Compiled};
 
 /// Control plane writes, both programs read: UDP port -> listeners on it.
 #[map]
@@ -54,6 +55,22 @@ pub static ALLOW_V4: LpmTrie<[u8; 4], u32> = LpmTrie::with_max_entries(map::ALLO
 /// Control plane writes, XDP reads: allowed IPv6 prefixes.
 #[map]
 pub static ALLOW_V6: LpmTrie<[u8; 16], u32> = LpmTrie::with_max_entries(map::ALLOW_CAPACITY, 0);
+
+/// Control plane writes, XDP reads: `DENY_V4` compiled.
+#[unsafe(link_section = ".bss.deny_v4")]
+static DENY_V4_WORDS: Compiled<DENY_WORDS> = Compiled::EMPTY;
+
+/// Control plane writes, XDP reads: `DENY_V6` compiled.
+#[unsafe(link_section = ".bss.deny_v6")]
+static DENY_V6_WORDS: Compiled<DENY_WORDS> = Compiled::EMPTY;
+
+/// Control plane writes, XDP reads: `ALLOW_V4` compiled.
+#[unsafe(link_section = ".bss.allow_v4")]
+static ALLOW_V4_WORDS: Compiled<ALLOW_WORDS> = Compiled::EMPTY;
+
+/// Control plane writes, XDP reads: `ALLOW_V6` compiled.
+#[unsafe(link_section = ".bss.allow_v6")]
+static ALLOW_V6_WORDS: Compiled<ALLOW_WORDS> = Compiled::EMPTY;
 
 /// Control plane writes, both programs read: one entry.
 #[map]
@@ -97,12 +114,30 @@ impl Keys for Maps {
 impl Lists for Maps {
     #[inline(always)]
     fn allows(&self, source: &Address) -> bool {
-        self.settings.allow_listed != 0 && lists::covers(&ALLOW_V4, &ALLOW_V6, source)
+        match source {
+            Address::V4(octets) => {
+                let lookup = self.settings.lists[List::AllowV4 as usize];
+                lists::covers(lookup, &ALLOW_V4_WORDS, &ALLOW_V4, *octets, source)
+            }
+            Address::V6(octets) => {
+                let lookup = self.settings.lists[List::AllowV6 as usize];
+                lists::covers(lookup, &ALLOW_V6_WORDS, &ALLOW_V6, *octets, source)
+            }
+        }
     }
 
     #[inline(always)]
     fn denies(&self, source: &Address) -> bool {
-        lists::covers(&DENY_V4, &DENY_V6, source)
+        match source {
+            Address::V4(octets) => {
+                let lookup = self.settings.lists[List::DenyV4 as usize];
+                lists::covers(lookup, &DENY_V4_WORDS, &DENY_V4, *octets, source)
+            }
+            Address::V6(octets) => {
+                let lookup = self.settings.lists[List::DenyV6 as usize];
+                lists::covers(lookup, &DENY_V6_WORDS, &DENY_V6, *octets, source)
+            }
+        }
     }
 }
 

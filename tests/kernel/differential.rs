@@ -29,6 +29,7 @@ fn kernel_and_host_agree() {
     let mut seen = vec![0_u64; Counter::ALL.len()];
     for batch in 0..FRAMES / BATCH {
         setup.settings.default_deny = u32::from(batch % 8 == 7);
+        setup.in_tries = batch % 2 == 1;
         if batch == 0 {
             rig.apply(&setup);
         }

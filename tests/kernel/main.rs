@@ -11,6 +11,7 @@ mod group;
 mod lists;
 mod netns;
 mod object;
+mod prefixes;
 mod reuseport;
 mod rig;
 mod xdp_verdicts;

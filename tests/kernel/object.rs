@@ -14,6 +14,10 @@ fn sections(elf: &[u8]) -> Vec<(String, &[u8])> {
         (number(0x28, 8), number(0x3a, 2), number(0x3c, 2), number(0x3e, 2));
     let content = |index: usize| {
         let header = table + index * size;
+        // SHT_NOBITS: a size, and nothing in the file.
+        if number(header + 4, 4) == 8 {
+            return &elf[..0];
+        }
         let start = number(header + 0x18, 8);
         &elf[start..start + number(header + 0x20, 8)]
     };
@@ -62,6 +66,10 @@ fn names_every_map_and_program() {
         map::DENY_V6,
         map::ALLOW_V4,
         map::ALLOW_V6,
+        map::DENY_V4_WORDS,
+        map::DENY_V6_WORDS,
+        map::ALLOW_V4_WORDS,
+        map::ALLOW_V6_WORDS,
         map::SETTINGS,
         map::COUNTERS,
         map::SAMPLES,

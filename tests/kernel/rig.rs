@@ -16,7 +16,8 @@ use spooky_common::{
     cid::{LocalKey, Owner},
     counter::Counter,
     frame::Address,
-    map::{self, AddressKey, Key, Port, Settings, Slot},
+    map::{self, AddressKey, Key, Lookup, Port, Settings, Slot},
+    prefix::{ALLOW_WORDS, Compiled, DENY_WORDS},
     sample::Sample,
     steer::Keys,
     verdict::{Listeners, Tables},
@@ -40,6 +41,8 @@ pub(crate) struct Setup {
     pub(crate) settings: Settings,
     pub(crate) allow: Vec<(IpAddr, u8)>,
     pub(crate) deny: Vec<(IpAddr, u8)>,
+    /// Look lists up in their tries and not in their words.
+    pub(crate) in_tries: bool,
 }
 
 /// The loaded programs and their maps.
@@ -119,6 +122,7 @@ impl Rig {
             self.array(map::KEYS).set(config_id as u32, Key::new(*key), 0).expect("set");
         }
         self.settings(setup);
+        self.words(setup);
         for (address, bits) in &setup.allow {
             self.list(map::ALLOW_V4, map::ALLOW_V6, *address, *bits);
         }
@@ -127,11 +131,36 @@ impl Rig {
         }
     }
 
-    /// Writes the settings alone.
+    /// Writes the settings alone: a list that has entries is looked up as the setup says.
     pub(crate) fn settings(&mut self, setup: &Setup) {
-        let settings =
-            Settings { allow_listed: u32::from(!setup.allow.is_empty()), ..setup.settings };
+        let lists = [
+            setup.lookup(&setup.deny, IpAddr::is_ipv4),
+            setup.lookup(&setup.deny, IpAddr::is_ipv6),
+            setup.lookup(&setup.allow, IpAddr::is_ipv4),
+            setup.lookup(&setup.allow, IpAddr::is_ipv6),
+        ];
+        let settings = Settings { lists: lists.map(|lookup| lookup as u8), ..setup.settings };
         self.array(map::SETTINGS).set(0, settings, 0).expect("set");
+    }
+
+    /// Writes the words of all lists.
+    fn words(&mut self, setup: &Setup) {
+        self.words_of::<DENY_WORDS>(map::DENY_V4_WORDS, map::DENY_V6_WORDS, &setup.deny);
+        self.words_of::<ALLOW_WORDS>(map::ALLOW_V4_WORDS, map::ALLOW_V6_WORDS, &setup.allow);
+    }
+
+    fn words_of<const N: usize>(&mut self, v4: &str, v6: &str, list: &[(IpAddr, u8)]) {
+        let (mut four, mut six) = (Vec::new(), Vec::new());
+        for (address, bits) in list {
+            match address {
+                IpAddr::V4(address) => four.push((address.octets(), u32::from(*bits))),
+                IpAddr::V6(address) => six.push((address.octets(), u32::from(*bits))),
+            }
+        }
+        let four = Compiled::<N>::v4(four.into_iter()).expect("fits");
+        let six = Compiled::<N>::v6(six.into_iter()).expect("fits");
+        self.array::<[u32; N]>(v4).set(0, four.words(), 0).expect("set");
+        self.array::<[u32; N]>(v6).set(0, six.words(), 0).expect("set");
     }
 
     pub(crate) fn array<V: aya::Pod>(&mut self, name: &str) -> Array<&mut aya::maps::MapData, V> {
@@ -214,6 +243,14 @@ pub(crate) fn moved(before: &[u64], after: &[u64]) -> Vec<(Counter, u64)> {
 // === impl Setup: the model on the host ===
 
 impl Setup {
+    fn lookup(&self, list: &[(IpAddr, u8)], family: fn(&IpAddr) -> bool) -> Lookup {
+        match list.iter().any(|(address, _)| family(address)) {
+            false => Lookup::Nowhere,
+            true if self.in_tries => Lookup::Trie,
+            true => Lookup::Words,
+        }
+    }
+
     fn add_listener(&self, port: &mut Port, index: usize, listener: &SocketAddr) {
         let number = index as u8 + 1;
         match listener.ip() {

@@ -16,12 +16,15 @@ fn every_fixture_has_its_verdict_and_its_counter() {
     let fixtures = fixtures::all();
     assert!(fixtures.len() >= 60, "{} fixtures", fixtures.len());
     let Some(mut rig) = rig::load("xdp_verdicts") else { return };
-    let mut setup = fixtures::setup();
-    rig.apply(&setup);
-    check(&mut rig, &setup, &fixtures);
-    setup.settings.default_deny = 1;
-    rig.apply(&setup);
-    check(&mut rig, &setup, &fixtures::under_default_deny());
+    for in_tries in [false, true] {
+        let mut setup = fixtures::setup();
+        setup.in_tries = in_tries;
+        rig.apply(&setup);
+        check(&mut rig, &setup, &fixtures);
+        setup.settings.default_deny = 1;
+        rig.apply(&setup);
+        check(&mut rig, &setup, &fixtures::under_default_deny());
+    }
     println!("{} fixtures", fixtures.len() + fixtures::under_default_deny().len());
 }
 

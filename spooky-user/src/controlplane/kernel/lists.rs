@@ -1,13 +1,20 @@
-//! Allow and deny lists: what the tries hold against what they shall hold, and only the difference written. Must not
-//! know steering.
+//! Allow and deny lists: what the tries hold against what they shall hold, and only the difference written; then the
+//! words that the XDP program looks a list up in. Must not know steering.
+//!
+//! While a list changes, the program is told to look it up in its trie, which is written entry by entry and right at
+//! every moment; its words are made anew from what the trie holds, and then they are looked up again.
 
 use std::collections::BTreeSet;
 
 use aya::{
     Pod,
-    maps::{LpmTrie, MapData, MapError, lpm_trie::Key},
+    maps::{Array, LpmTrie, MapData, MapError, lpm_trie::Key},
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use spooky_common::{
+    map::Lookup,
+    prefix::{Compiled, DoesNotFit},
+};
 
 use super::{AccessLists, KernelError, error::map_error, object::Loaded};
 
@@ -25,29 +32,61 @@ type Prefixes<K> = BTreeSet<Prefix<K>>;
 /// written to it; nobody else has its map.
 const READ_BACK_MAX: usize = 1024;
 
-/// One trie and what it holds.
-pub(super) struct List<K: Pod> {
+/// The map of a list's words: one value.
+pub(super) type WordsMap<const N: usize> = Array<MapData, [u32; N]>;
+
+/// One list of one family: its trie, its words, and what they hold.
+pub(super) struct List<K: Pod, const N: usize> {
     trie: LpmTrie<MapData, K, u32>,
     name: &'static str,
     capacity: u32,
+    /// `None` where no XDP program reads them.
+    words: Option<(WordsMap<N>, &'static str)>,
+    /// Where the program is to look.
+    lookup: Lookup,
     /// What was last read or written; empty for a trie that was just made.
     held: Prefixes<K>,
     /// Shows a prefix to people.
     show: fn(&Prefix<K>) -> Option<IpNet>,
+    compile: fn(&Prefixes<K>) -> Result<Compiled<N>, DoesNotFit>,
 }
 
-/// Writes the difference of both lists. A full list does not keep the others from being written.
-pub(super) fn apply(loaded: &mut Loaded, access: &AccessLists) -> Result<usize, KernelError> {
-    let (allow_v4, allow_v6) = prefixes(&access.allow);
-    let (deny_v4, deny_v6) = prefixes(&access.deny);
-    // The allow list first: a new deny entry must not hit a source that the same change allows.
-    let results = [
-        loaded.allow_v4.write(&allow_v4),
-        loaded.allow_v6.write(&allow_v6),
-        loaded.deny_v4.write(&deny_v4),
-        loaded.deny_v6.write(&deny_v6),
-    ];
-    results.into_iter().sum()
+/// Both lists as they shall be.
+pub(super) struct Plan {
+    allow: (Prefixes<[u8; 4]>, Prefixes<[u8; 16]>),
+    deny: (Prefixes<[u8; 4]>, Prefixes<[u8; 16]>),
+}
+
+/// Finds out what will change: [`lookups`] then says how each list is looked up meanwhile, and must be in the kernel
+/// before [`Plan::write`].
+pub(super) fn plan(loaded: &mut Loaded, access: &AccessLists) -> Result<Plan, KernelError> {
+    let plan = Plan { allow: prefixes(&access.allow), deny: prefixes(&access.deny) };
+    loaded.allow_v4.begin(&plan.allow.0)?;
+    loaded.allow_v6.begin(&plan.allow.1)?;
+    loaded.deny_v4.begin(&plan.deny.0)?;
+    loaded.deny_v6.begin(&plan.deny.1)?;
+    Ok(plan)
+}
+
+/// How each list is to be looked up now, as the settings say it.
+pub(super) fn lookups(loaded: &Loaded) -> [u8; 4] {
+    let (deny_v4, deny_v6) = (loaded.deny_v4.lookup, loaded.deny_v6.lookup);
+    [deny_v4, deny_v6, loaded.allow_v4.lookup, loaded.allow_v6.lookup].map(|lookup| lookup as u8)
+}
+
+impl Plan {
+    /// Writes the difference of both lists. A full list does not keep the others from being written. [`lookups`] is
+    /// final afterwards, also after an error.
+    pub(super) fn write(&self, loaded: &mut Loaded) -> Result<usize, KernelError> {
+        // The allow list first: a new deny entry must not hit a source that the same change allows.
+        let results = [
+            loaded.allow_v4.write(&self.allow.0),
+            loaded.allow_v6.write(&self.allow.1),
+            loaded.deny_v4.write(&self.deny.0),
+            loaded.deny_v6.write(&self.deny.1),
+        ];
+        results.into_iter().sum()
+    }
 }
 
 /// Both families' prefixes, each once, host bits cleared. An IPv4-mapped prefix counts as IPv4: that is what the
@@ -75,32 +114,75 @@ fn prefixes(nets: &[IpNet]) -> (Prefixes<[u8; 4]>, Prefixes<[u8; 16]>) {
 
 // === impl List ===
 
-impl List<[u8; 4]> {
+impl<const N: usize> List<[u8; 4], N> {
     pub(super) fn v4(
         trie: LpmTrie<MapData, [u8; 4], u32>,
-        name: &'static str,
-        capacity: u32,
+        (name, capacity): (&'static str, u32),
+        words: Option<(WordsMap<N>, &'static str)>,
     ) -> Self {
-        Self { trie, name, capacity, held: Prefixes::new(), show: show_v4 }
+        let compile = |held: &Prefixes<_>| Compiled::v4(held.iter().map(|(bits, a)| (*a, *bits)));
+        let held = Prefixes::new();
+        Self { trie, name, capacity, words, lookup: Lookup::Nowhere, held, show: show_v4, compile }
     }
 }
 
-impl List<[u8; 16]> {
+impl<const N: usize> List<[u8; 16], N> {
     pub(super) fn v6(
         trie: LpmTrie<MapData, [u8; 16], u32>,
-        name: &'static str,
-        capacity: u32,
+        (name, capacity): (&'static str, u32),
+        words: Option<(WordsMap<N>, &'static str)>,
     ) -> Self {
-        Self { trie, name, capacity, held: Prefixes::new(), show: show_v6 }
+        let compile = |held: &Prefixes<_>| Compiled::v6(held.iter().map(|(bits, a)| (*a, *bits)));
+        let held = Prefixes::new();
+        Self { trie, name, capacity, words, lookup: Lookup::Nowhere, held, show: show_v6, compile }
     }
 }
 
-impl<K: Pod + Ord> List<K> {
-    /// Makes the trie hold `desired` and returns how many entries that took.
-    fn write(&mut self, desired: &Prefixes<K>) -> Result<usize, KernelError> {
+impl<K: Pod + Ord, const N: usize> List<K, N> {
+    /// Turns the look-up to the trie when the list is going to change.
+    fn begin(&mut self, desired: &Prefixes<K>) -> Result<(), KernelError> {
         if self.held.len() <= READ_BACK_MAX {
             self.held = self.read()?;
         }
+        if self.held != *desired {
+            self.lookup = Lookup::Trie;
+        }
+        Ok(())
+    }
+
+    /// Makes trie and words hold `desired` and returns how many entries of the trie that took.
+    fn write(&mut self, desired: &Prefixes<K>) -> Result<usize, KernelError> {
+        let written = self.write_trie(desired);
+        // The words are behind the trie after a change, and after an earlier attempt that failed.
+        if self.lookup == Lookup::Trie {
+            let compiled = self.write_words();
+            return written.and_then(|changed| compiled.map(|()| changed));
+        }
+        written
+    }
+
+    fn write_words(&mut self) -> Result<(), KernelError> {
+        if self.held.is_empty() {
+            self.lookup = Lookup::Nowhere;
+            return Ok(());
+        }
+        let Some((map, name)) = &mut self.words else { return Ok(()) };
+        match (self.compile)(&self.held) {
+            Ok(compiled) => {
+                map.set(0, compiled.words(), 0).map_err(|error| KernelError::map(name, error))?;
+                self.lookup = Lookup::Words;
+            }
+            Err(DoesNotFit) => {
+                tracing::warn!(
+                    list = self.name,
+                    "too scattered to be compiled: look-ups are slower"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn write_trie(&mut self, desired: &Prefixes<K>) -> Result<usize, KernelError> {
         let mut changed = 0;
         // Removals first, to make room.
         let surplus: Vec<_> = self.held.difference(desired).copied().collect();

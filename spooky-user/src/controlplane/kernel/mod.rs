@@ -255,14 +255,13 @@ impl Kernel {
             ..Applied::default()
         };
         let access = &desired.access;
-        if !access.allow.is_empty() {
-            // Looked up before there is an entry: a source that is denied and allowed by this change must not fall
-            // into the gap.
-            applied.settings += steering::settings(loaded, access.default_deny, true)?;
-        }
-        let prefixes = lists::apply(loaded, access);
+        // A list that changes is looked up in its trie before its words move, and an allow list before there is an
+        // entry: a source that is denied and allowed by this change must not fall into the gap.
+        let plan = lists::plan(loaded, access)?;
+        applied.settings += steering::settings(loaded, None, lists::lookups(loaded))?;
+        let prefixes = plan.write(loaded);
         applied.settings +=
-            steering::settings(loaded, access.default_deny, !access.allow.is_empty())?;
+            steering::settings(loaded, Some(access.default_deny), lists::lookups(loaded))?;
         applied.listeners = steering::listeners(loaded, &self.groups, &desired.listeners)?;
         applied.prefixes = prefixes?;
         Ok(applied)

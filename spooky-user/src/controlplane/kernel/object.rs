@@ -11,9 +11,13 @@ use spooky_common::{
     LAYOUT_VERSION,
     cid::LocalKey,
     map::{self, AddressKey, Key, Port, Settings, Slot},
+    prefix::{ALLOW_WORDS, DENY_WORDS},
 };
 
-use super::{KernelError, Mode, lists::List};
+use super::{
+    KernelError, Mode,
+    lists::{List, WordsMap},
+};
 
 /// The object that `cargo xtask build-ebpf` wrote, aligned as the ELF parser wants it.
 pub(super) static OBJECT: &[u8] =
@@ -27,10 +31,10 @@ pub(super) struct Loaded {
     pub(super) sockets: ReusePortSockArray<MapData>,
     pub(super) slots: Array<MapData, Slot>,
     pub(super) keys: Array<MapData, Key>,
-    pub(super) deny_v4: List<[u8; 4]>,
-    pub(super) deny_v6: List<[u8; 16]>,
-    pub(super) allow_v4: List<[u8; 4]>,
-    pub(super) allow_v6: List<[u8; 16]>,
+    pub(super) deny_v4: List<[u8; 4], DENY_WORDS>,
+    pub(super) deny_v6: List<[u8; 16], DENY_WORDS>,
+    pub(super) allow_v4: List<[u8; 4], ALLOW_WORDS>,
+    pub(super) allow_v6: List<[u8; 16], ALLOW_WORDS>,
     pub(super) settings: Array<MapData, Settings>,
     pub(super) counters: PerCpuArray<MapData, u64>,
     pub(super) samples: RingBuf<MapData>,
@@ -60,10 +64,26 @@ impl Loaded {
             sockets: take(&mut ebpf, map::SOCKETS)?,
             slots: take(&mut ebpf, map::SLOTS)?,
             keys: take(&mut ebpf, map::KEYS)?,
-            deny_v4: List::v4(take(&mut ebpf, map::DENY_V4)?, map::DENY_V4, map::DENY_CAPACITY),
-            deny_v6: List::v6(take(&mut ebpf, map::DENY_V6)?, map::DENY_V6, map::DENY_CAPACITY),
-            allow_v4: List::v4(take(&mut ebpf, map::ALLOW_V4)?, map::ALLOW_V4, map::ALLOW_CAPACITY),
-            allow_v6: List::v6(take(&mut ebpf, map::ALLOW_V6)?, map::ALLOW_V6, map::ALLOW_CAPACITY),
+            deny_v4: List::v4(
+                take(&mut ebpf, map::DENY_V4)?,
+                (map::DENY_V4, map::DENY_CAPACITY),
+                words(&mut ebpf, map::DENY_V4_WORDS, mode)?,
+            ),
+            deny_v6: List::v6(
+                take(&mut ebpf, map::DENY_V6)?,
+                (map::DENY_V6, map::DENY_CAPACITY),
+                words(&mut ebpf, map::DENY_V6_WORDS, mode)?,
+            ),
+            allow_v4: List::v4(
+                take(&mut ebpf, map::ALLOW_V4)?,
+                (map::ALLOW_V4, map::ALLOW_CAPACITY),
+                words(&mut ebpf, map::ALLOW_V4_WORDS, mode)?,
+            ),
+            allow_v6: List::v6(
+                take(&mut ebpf, map::ALLOW_V6)?,
+                (map::ALLOW_V6, map::ALLOW_CAPACITY),
+                words(&mut ebpf, map::ALLOW_V6_WORDS, mode)?,
+            ),
             settings: take(&mut ebpf, map::SETTINGS)?,
             counters: take(&mut ebpf, map::COUNTERS)?,
             samples: take(&mut ebpf, map::SAMPLES)?,
@@ -107,6 +127,16 @@ where
 {
     let map = ebpf.take_map(name).ok_or_else(|| lacks(name))?;
     M::try_from(map).map_err(|error| KernelError::map(name, error))
+}
+
+/// The words of a list. Without the XDP program nobody reads them: the map is closed, and its memory is free.
+fn words<const N: usize>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    mode: Mode,
+) -> Result<Option<(WordsMap<N>, &'static str)>, KernelError> {
+    let map = take(ebpf, name)?;
+    Ok((mode == Mode::Xdp).then_some((map, name)))
 }
 
 fn lacks(name: &str) -> KernelError {

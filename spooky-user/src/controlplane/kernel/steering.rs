@@ -216,19 +216,16 @@ pub(super) fn slots(loaded: &mut Loaded, desired: &Desired) -> Result<usize, Ker
     Ok(changed)
 }
 
-/// The settings but for what was chosen at load.
+/// The settings but for what was chosen at load; `default_deny` as it is for `None`.
 pub(super) fn settings(
     loaded: &mut Loaded,
-    default_deny: bool,
-    allow_listed: bool,
+    default_deny: Option<bool>,
+    lists: [u8; 4],
 ) -> Result<usize, KernelError> {
     let held =
         loaded.settings.get(&0, 0).map_err(|error| KernelError::map(map::SETTINGS, error))?;
-    let settings = Settings {
-        default_deny: u32::from(default_deny),
-        allow_listed: u32::from(allow_listed),
-        ..held
-    };
+    let settings =
+        Settings { default_deny: default_deny.map_or(held.default_deny, u32::from), lists, ..held };
     differ(&mut loaded.settings, map::SETTINGS, 0, settings)
 }
 
