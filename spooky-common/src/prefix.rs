@@ -283,7 +283,8 @@ mod build {
     }
 }
 
-#[cfg(all(test, feature = "user"))]
+#[cfg(test)]
+#[cfg(feature = "user")]
 mod tests {
     extern crate std;
 
