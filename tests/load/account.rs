@@ -3,7 +3,6 @@
 use std::fs;
 use std::time::Duration;
 
-use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 
 use crate::histogram::Histogram;
@@ -82,12 +81,6 @@ impl Cpu {
                 total: sum.total + scheduled(*pid).unwrap_or_default().max(cpu.total),
             })
         })
-    }
-
-    /// Of this process.
-    pub(crate) fn own() -> Duration {
-        let time = clock_gettime(ClockId::ProcessCPUTime);
-        Duration::try_from(time).unwrap_or_default()
     }
 
     pub(crate) fn since(self, before: Self) -> Self {

@@ -121,6 +121,12 @@ impl Load {
         tally: &mut Tally,
     ) -> Result<(), String> {
         self.work = Work::Stay { active };
+        for slot in 0..active {
+            // One that was opened may have ended since.
+            if self.slots.get(slot).is_some_and(Option::is_none) {
+                self.connect(slot, None, tally)?;
+            }
+        }
         self.phase(requests, tally)
     }
 
@@ -398,15 +404,35 @@ impl Load {
         }
     }
 
-    /// Takes a connection away, whose time has come or that has ended by itself.
+    /// Takes a connection away: its time has come, or it has ended by itself.
     fn end(&mut self, slot: usize, done: bool, tally: &mut Tally) -> Result<(), String> {
         let Some(mut place) = self.slots.get_mut(slot).and_then(Option::take) else {
             return Ok(());
         };
         self.timers.set(slot, None);
         self.lost += place.client.lost();
+        let unused = place.errand.is_none() && place.client.in_flight() == 0;
+        let held = match self.work {
+            Work::Stay { active } => slot >= active,
+            Work::Open { .. } => unused,
+            Work::Fresh => false,
+        };
+        self.held_lost += u64::from(held);
+        let established = place.client.is_established();
+        if !done && !established && unused {
+            let reason = place.client.reason();
+            return Err(format!("{}: no handshake: {reason}", self.plan.target));
+        }
+        match (place.errand, self.work) {
+            (None, _) => {}
+            // The server told the connection to go before its request had begun.
+            (Some(intended), Work::Fresh) if done => self.schedule.give_back(intended),
+            (Some(_), _) if established => tally.failed(Failure::Connection, 1),
+            (Some(_), _) => tally.failed(Failure::Handshake, 1),
+        }
         if !done {
-            self.mourn(slot, &mut place, tally)?;
+            self.complain(&place.client);
+            place.client.abandon(tally);
         }
         drop(place);
         match self.work {
@@ -420,29 +446,12 @@ impl Load {
         }
     }
 
-    /// Counts what was lost with a connection.
-    fn mourn(&mut self, slot: usize, place: &mut Slot, tally: &mut Tally) -> Result<(), String> {
-        let (established, reason) = (place.client.is_established(), place.client.reason());
-        let held = match self.work {
-            Work::Stay { active } => slot >= active,
-            Work::Open { .. } => place.errand.is_none() && place.client.in_flight() == 0,
-            Work::Fresh => false,
-        };
-        if !established && place.errand.is_none() && place.client.in_flight() == 0 {
-            return Err(format!("{}: no handshake: {reason}", self.plan.target));
-        }
+    fn complain(&mut self, client: &Client) {
         if self.complaints < COMPLAINTS {
             self.complaints += 1;
-            let what = if established { "connection" } else { "handshake" };
-            eprintln!("spooky-load: a {what} was {reason}");
+            let what = if client.is_established() { "connection" } else { "handshake" };
+            eprintln!("spooky-load: a {what} was {}", client.reason());
         }
-        if place.errand.is_some() {
-            let failure = if established { Failure::Connection } else { Failure::Handshake };
-            tally.failed(failure, 1);
-        }
-        self.held_lost += u64::from(held);
-        place.client.abandon(tally);
-        Ok(())
     }
 
     fn unreachable(&self, error: &io::Error) -> String {

@@ -13,7 +13,7 @@ use crate::options::Options;
 pub(crate) struct Meter {
     begun: Instant,
     proxy: Cpu,
-    own: Duration,
+    own: Cpu,
     traffic: Traffic,
     lost: u64,
     rejected: u64,
@@ -40,7 +40,7 @@ impl Meter {
             rejected: load.rejected,
             dropped: account::receive_buffer_errors(),
             proxy: Cpu::of(pids)?,
-            own: Cpu::own(),
+            own: Cpu::of(&[std::process::id()])?,
             begun: Instant::now(),
         })
     }
@@ -52,7 +52,7 @@ impl Meter {
     pub(crate) fn cost(&self, pids: &[u32]) -> Result<Cost, String> {
         Ok(Cost {
             seconds: self.begun.elapsed().as_secs_f64(),
-            own: Cpu::own().saturating_sub(self.own),
+            own: Cpu::of(&[std::process::id()])?.since(self.own).total(),
             proxy: Cpu::of(pids)?.since(self.proxy),
         })
     }

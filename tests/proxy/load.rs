@@ -201,6 +201,25 @@ fn idle_connections_are_held_and_some_are_active() {
 }
 
 #[test]
+fn held_connections_are_kept_alive_and_missed_when_they_end() {
+    let quick = json!("1s");
+    let scene = Scene::with(Turn::shared(), 1, |config, backends| {
+        config.forward(backends).set("/listeners/0/quic/idle_timeout", quick)
+    });
+    let address = scene.target.address;
+    Run::of(address, "--idle 20 --hold 2.5 --path /").assert_all(20);
+    let before = scene.spooky.metrics();
+    let run = std::thread::spawn(move || Run::of(address, "--idle 20 --hold 3 --path /"));
+    spooky_tests::wait::until_true("20 connections are held", SOON, || {
+        let now = scene.spooky.metrics();
+        now.growth(&before, "spooky_handshakes_completed_total", &[]) >= 20.0
+    });
+    assert!(scene.stop().success());
+    let run = run.join().expect("the run has not panicked");
+    run.assert_failures(&json!({ "held": 20 }));
+}
+
+#[test]
 fn nobody_there_is_no_result() {
     let _turn = Turn::shared();
     let run = Run::of(loopback(), "-n 10 --path /1k");
