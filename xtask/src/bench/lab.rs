@@ -3,7 +3,9 @@
 
 use super::options::{Extent, Options};
 use super::peers::{self, Peers};
-use crate::command::{Failure, Privilege, cargo, output, root, say, step, target_dir, which};
+use crate::command::{
+    Failure, Privilege, cannot_start, cargo, output, root, say, step, target_dir, which,
+};
 use crate::run::Stop;
 use crate::setup::{self, Scope};
 use std::fs;
@@ -71,10 +73,14 @@ impl Lab {
     /// # Errors
     /// Not root, a build failed, or a directory cannot be written.
     pub(crate) fn new(options: &Options) -> Result<Self, Failure> {
-        if Privilege::find() != Privilege::Root {
-            return Err(Failure::new(
-                "the bench needs root: every proxy has a network namespace of its own",
-            ));
+        match Privilege::find() {
+            Privilege::Root => {}
+            Privilege::Sudo => return Err(under_sudo(options)),
+            Privilege::None => {
+                return Err(Failure::new(
+                    "the bench needs root: every proxy has a network namespace of its own",
+                ));
+            }
         }
         let shape = options.extent == Extent::Shape;
         if !shape {
@@ -161,6 +167,29 @@ fn body(size: usize) -> Vec<u8> {
     }
     octets.truncate(size);
     octets
+}
+
+/// Builds and installs as the user, then becomes the same bench as root. Gives why that is not possible.
+fn under_sudo(options: &Options) -> Failure {
+    use std::os::unix::process::CommandExt as _;
+    let ready = || -> Result<(PathBuf, PathBuf), Failure> {
+        setup::ensure(Scope::Bench)?;
+        let bin = build()?;
+        peers::find();
+        let missing = |error| Failure::new(format!("cannot make {}: {error}", bin.display()));
+        fs::create_dir_all(results_dir()).map_err(missing)?;
+        Ok((std::env::current_exe().map_err(missing)?, bin))
+    };
+    match ready() {
+        Err(failure) => failure,
+        Ok((xtask, bin)) => {
+            say("sudo: every proxy gets a network namespace of its own");
+            let mut sudo = Command::new("sudo");
+            sudo.arg("-E").arg(xtask).arg("bench").args(&options.arguments).arg("--bin").arg(bin);
+            let error = sudo.exec();
+            cannot_start(&sudo, &error)
+        }
+    }
 }
 
 fn build() -> Result<PathBuf, Failure> {

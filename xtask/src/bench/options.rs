@@ -36,6 +36,8 @@ pub(crate) struct Options {
     pub(crate) write_docs: bool,
     /// Where the programs are, already built; `None`: they are built first.
     pub(crate) bin: Option<PathBuf>,
+    /// As they were given.
+    pub(crate) arguments: Vec<String>,
 }
 
 impl Options {
@@ -52,6 +54,7 @@ impl Options {
             against: None,
             write_docs: false,
             bin: None,
+            arguments: arguments.to_vec(),
         };
         let mut arguments = arguments.iter();
         while let Some(flag) = arguments.next() {

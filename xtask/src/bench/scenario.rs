@@ -224,6 +224,19 @@ impl Drive {
         matches!(self, Self::Download | Self::Upload)
     }
 
+    /// Requests a second that the generator has to keep.
+    pub(crate) const fn fixed_rate(self) -> Option<f64> {
+        match self {
+            Self::Rate(rate) => Some(rate as f64),
+            _ => None,
+        }
+    }
+
+    /// Nothing but handshakes and waiting.
+    pub(crate) const fn is_idle(self) -> bool {
+        matches!(self, Self::Idle { active: 0, .. })
+    }
+
     /// Whether the cost of the run can be compared with another subject's: not at different rates.
     pub(crate) const fn compares_cost(self) -> bool {
         !matches!(self, Self::Half)

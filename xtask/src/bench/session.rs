@@ -326,6 +326,11 @@ fn tell(number: usize, place: Place, scenario: &Scenario, name: &str, sample: &S
     if let Some(kib) = sample.figure(Figure::Connection) {
         line.push_str(&format!("  {kib:.1} KiB a connection"));
     }
+    if let Some((rate, wanted)) = sample.number("achieved_rate").zip(scenario.drive.fixed_rate())
+        && rate < 0.95 * wanted
+    {
+        line.push_str(&format!("  (kept {rate:.0}/s only)"));
+    }
     if sample.figure(Figure::Saturation).is_some_and(|it| it > 0.95) && name != BACKEND {
         line.push_str("  (generator saturated)");
     }

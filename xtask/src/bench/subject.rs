@@ -20,6 +20,11 @@ pub(crate) const FLOOR_AGAIN: &str = "floor-again";
 pub(crate) const BACKEND: &str = "backend";
 pub(crate) const MODES: [&str; 3] = ["spooky-off", "spooky-reuseport", "spooky-xdp"];
 
+/// Whether `name` is spooky in one of its shapes.
+pub(crate) fn is_own(name: &str) -> bool {
+    ["spooky", "routes-", "endpoints-", "tls-"].iter().any(|begin| name.starts_with(begin))
+}
+
 /// What a subject is to the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {

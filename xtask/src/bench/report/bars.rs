@@ -5,7 +5,7 @@ use super::grid::Grid;
 use crate::bench::place::Place;
 use crate::bench::results::{Results, Table};
 use crate::bench::sample::Figure;
-use crate::bench::subject::{FLOOR, MODES};
+use crate::bench::subject::{BACKEND, FLOOR, MODES, is_own};
 use serde_json::Value;
 
 /// What a bar says of one thing measured.
@@ -155,8 +155,8 @@ fn costs(results: &Results) -> Vec<Bar> {
 fn at_a_rate(results: &Results) -> Vec<Bar> {
     let table = results.table(Place::Loopback, "rate");
     let best = |table: &Table, mode: &str| {
-        let own = |name: &&String| !MODES.contains(&name.as_str());
-        let peers: Vec<String> = table.subjects.iter().filter(own).cloned().collect();
+        let peers = table.subjects.iter().filter(|name| !is_own(name));
+        let peers: Vec<String> = peers.cloned().collect();
         table.ratio_to_best(mode, &peers, Figure::P99).map(|ratio| ratio.median)
     };
     vec![
@@ -243,7 +243,7 @@ pub(super) fn floors(results: &Results) -> Grid {
         let (Some(floor), Some(f)) = (table.summary(FLOOR, Figure::Cost), table.floor()) else {
             continue;
         };
-        let backend = table.summary(crate::bench::subject::BACKEND, Figure::Cost);
+        let backend = table.summary(BACKEND, Figure::Cost);
         let scale = if table.scenario.drive.is_large() { 1000.0 } else { 1.0 };
         let unit = if scale > 1.0 { "ms" } else { "µs" };
         let cells = [Some(floor), backend, Some(f)].map(|it| super::grid::spread(it, scale));

@@ -1,7 +1,8 @@
 //! Charts as SVG: horizontal bars with a whisker from min to max. Text has no background of its own and a colour that
-//! is read on a light and on a dark page. Numbers in, text out; imports `stats`.
+//! is read on a light and on a dark page. Numbers in, text out; imports `stats` and `subject`.
 
 use crate::bench::stats::Summary;
+use crate::bench::subject::is_own;
 use std::fmt::Write as _;
 
 /// One scenario within a chart: its own scale.
@@ -97,10 +98,9 @@ impl Panel {
 }
 
 fn class(name: &str) -> &'static str {
-    let own = ["spooky", "routes", "endpoints", "tls-"];
     match name {
         "floor" | "backend" => "floor",
-        name if own.iter().any(|begin| name.starts_with(begin)) => "own",
+        name if is_own(name) => "own",
         _ => "other",
     }
 }

@@ -3,9 +3,9 @@
 use crate::bench::probe::{ALLOCATIONS, INSTRUCTIONS, SYSTEM_CALLS};
 use crate::bench::results::{Results, Table};
 use crate::bench::sample::Figure;
-use crate::bench::scenario::{Cast, Drive};
+use crate::bench::scenario::Cast;
 use crate::bench::stats::Summary;
-use crate::bench::subject::{BACKEND, FLOOR};
+use crate::bench::subject::{BACKEND, FLOOR, is_own};
 use serde_json::Value;
 
 /// A titled table.
@@ -79,45 +79,57 @@ const NOTHING: &str = "-";
 
 /// All subjects of a scenario with everything that is known of them.
 pub(super) fn of_table(table: &Table, results: &Results) -> Grid {
-    let large = table.scenario.drive.is_large();
+    let drive = table.scenario.drive;
+    let large = drive.is_large();
     let unit = if large { "ms" } else { "µs" };
-    let peers = ["envoy", "caddy"].map(str::to_owned);
-    let mut head = vec!["".to_owned(), format!("CPU {unit}/request (min-max)"), "of F".to_owned()];
-    head.extend(peers.iter().map(|peer| format!("of {peer}")));
+    let each = if drive.is_idle() { "handshake" } else { "request" };
+    let others = others(table);
+    let mut head = vec![String::new(), format!("CPU {unit}/{each} (min-max)"), "of F".to_owned()];
+    head.extend(others.iter().map(|other| format!("of {other}")));
     let rest = if large { "MiB/s" } else { "requests/s" };
-    head.extend([rest, "p50 ms", "p99 ms", "p99.9 ms", "peak MiB"].map(str::to_owned));
+    head.extend(
+        [rest, "p50 ms", "p99 ms", "p99.9 ms", "client busy", "peak MiB"].map(str::to_owned),
+    );
     head.extend(["KiB/connection (min-max)", "system calls", "allocations"].map(str::to_owned));
     head.extend(["instructions", "datagrams in/out", "failed"].map(str::to_owned));
     let title = format!("{} ({})", table.scenario.title, table.place.name());
     let mut grid = Grid { title, head, rows: Vec::new(), words: 1 };
     for name in table.everybody() {
-        grid.rows.push(row(table, results, &name, &peers));
+        grid.rows.push(row(table, results, &name, &others));
     }
     grid.without_empty_columns()
 }
 
-fn row(table: &Table, results: &Results, name: &str, peers: &[String]) -> Vec<String> {
+/// Who the others are compared with: the peers; among shapes of spooky the plainest.
+fn others(table: &Table) -> Vec<String> {
+    if table.scenario.cast == Cast::Shapes {
+        return ["routes-1", "spooky-reuseport"].map(str::to_owned).to_vec();
+    }
+    table.subjects.iter().filter(|name| !is_own(name)).cloned().collect()
+}
+
+fn row(table: &Table, results: &Results, name: &str, others: &[String]) -> Vec<String> {
     let drive = table.scenario.drive;
     let scale = if drive.is_large() { 1000.0 } else { 1.0 };
     let of = |figure| table.summary(name, figure);
     let count = |what| results.count(what, table.scenario.id, name);
-    let is_floor = name == FLOOR || name == BACKEND;
-    // With nobody active the run is one request: its time and cost say nothing.
-    let is_idle = matches!(drive, Drive::Idle { active: 0, .. });
-    let timed = |cell: String| if is_idle { NOTHING.to_owned() } else { cell };
-    let mut row = vec![name.to_owned(), timed(spread(of(Figure::Cost), scale))];
-    let of_floor = table.ratio_to_floor(name).filter(|_| !is_floor && !is_idle);
+    let comparable = name != FLOOR && name != BACKEND && drive.compares_cost();
+    let mut row = vec![name.to_owned(), spread(of(Figure::Cost), scale)];
+    let of_floor = table.ratio_to_floor(name).filter(|_| comparable);
     row.push(number(of_floor.map(|it| it.median), 2));
-    for peer in peers {
-        let comparable = !is_floor && !is_idle && drive.compares_cost();
-        let ratio = table.ratio(name, peer, Figure::Cost).filter(|_| comparable);
+    for other in others {
+        let ratio = table.ratio(name, other, Figure::Cost).filter(|_| comparable);
         row.push(number(ratio.map(|it| it.median), 2));
     }
     let median = |figure: Figure| of(figure).map(|it| it.median);
-    row.push(timed(number(median(Figure::Rate), 0)));
+    // Connections that do nothing have no latency; how fast they are opened is not asked.
+    let timed = |figure| median(figure).filter(|_| !drive.is_idle());
+    row.push(number(timed(Figure::Rate), 0));
     for figure in [Figure::P50, Figure::P99, Figure::P999] {
-        row.push(timed(number(median(figure).map(|it| it / 1000.0), 2)));
+        row.push(number(timed(figure).map(|it| it / 1000.0), 2));
     }
+    let busy = timed(Figure::Saturation).map(|it| format!("{:.0} %", it * 100.0));
+    row.push(busy.unwrap_or_else(|| NOTHING.to_owned()));
     row.push(number(of(Figure::Peak).map(|it| it.max / 1024.0), 0));
     row.push(spread(of(Figure::Connection), 1.0));
     row.push(number(count(SYSTEM_CALLS), 2));

@@ -70,5 +70,16 @@ fn write_json(file: &Path, results: &Results) -> Result<(), Failure> {
 fn write(file: &Path, text: &str) -> Result<(), Failure> {
     let made = file.parent().map_or(Ok(()), fs::create_dir_all);
     made.and_then(|()| fs::write(file, text))
+        .and_then(|()| give_back(file))
         .map_err(|error| Failure::new(format!("cannot write {}: {error}", file.display())))
+}
+
+/// What root wrote under sudo belongs to who called it.
+fn give_back(file: &Path) -> std::io::Result<()> {
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
+    let (Some(uid), Some(gid)) = (number("SUDO_UID"), number("SUDO_GID")) else { return Ok(()) };
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    std::os::unix::fs::chown(file, Some(uid), Some(gid))
 }
