@@ -31,11 +31,13 @@ pub(crate) struct Buffers {
     pub(crate) traffic: Traffic,
 }
 
-/// Octets of UDP payload.
+/// Octets of UDP payload, and in how many datagrams.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Traffic {
     pub(crate) received: u64,
     pub(crate) sent: u64,
+    pub(crate) datagrams_received: u64,
+    pub(crate) datagrams_sent: u64,
 }
 
 /// One connection.
@@ -114,6 +116,7 @@ impl Client {
         }
         for (from, datagram) in buffers.arena.datagrams() {
             buffers.traffic.received += datagram.len() as u64;
+            buffers.traffic.datagrams_received += 1;
             let info = quiche::RecvInfo { from, to: self.socket.local() };
             let _ = self.transport.recv(datagram, info);
         }
@@ -226,6 +229,7 @@ impl Client {
     pub(crate) fn flush(&mut self, buffers: &mut Buffers) -> io::Result<()> {
         let sent = buffers.builder.transmit(&mut self.transport, &self.socket, u64::MAX)?;
         buffers.traffic.sent += sent.octets;
+        buffers.traffic.datagrams_sent += sent.datagrams;
         Ok(())
     }
 

@@ -93,6 +93,8 @@ impl Meter {
             "early_accepted": tally.early_accepted,
             "bytes_in": now.received - self.traffic.received,
             "bytes_out": now.sent - self.traffic.sent,
+            "datagrams_in": now.datagrams_received - self.traffic.datagrams_received,
+            "datagrams_out": now.datagrams_sent - self.traffic.datagrams_sent,
             "resident_kib": memory.resident,
             "peak_resident_kib": memory.peak,
             "own_datagrams_lost": load.lost() - self.lost,

@@ -23,6 +23,7 @@ pub struct Builder {
 pub struct Sent {
     /// UDP payload.
     pub octets: u64,
+    pub datagrams: u64,
     /// The limit was reached and more may be waiting.
     pub more: bool,
 }
@@ -55,7 +56,7 @@ impl Builder {
         socket: &Socket,
         limit: u64,
     ) -> io::Result<Sent> {
-        let mut sent = Sent { octets: 0, more: false };
+        let mut sent = Sent { octets: 0, datagrams: 0, more: false };
         let mut open = Open::at(0);
         let max_segments = socket.max_segments();
         loop {
@@ -73,6 +74,7 @@ impl Builder {
                 open = Open::at(open.end);
             }
             open.add(size, info.to);
+            sent.datagrams += 1;
         }
         sent.octets += open.close(&self.buffer, socket)?;
         Ok(sent)

@@ -8,9 +8,11 @@ use crate::command::{
 };
 use crate::run::Stop;
 use crate::setup::{self, Scope};
+use std::cell::Cell;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 /// Octets of the small and of the large body.
 pub(crate) const SMALL: usize = 1024;
@@ -47,6 +49,8 @@ pub(crate) struct Lab {
     pub(crate) cores: Cores,
     pub(crate) peers: Peers,
     pub(crate) stop: Stop,
+    /// What is left for repeating rounds that do not count: a bench has to end on a busy machine too.
+    pub(crate) for_repeating: Cell<Duration>,
 }
 
 impl Cores {
@@ -105,6 +109,7 @@ impl Lab {
             cores: Cores::of(available),
             peers,
             stop: Stop::install()?,
+            for_repeating: Cell::new(for_repeating(options.extent)),
         };
         lab.furnish()?;
         Ok(lab)
@@ -167,6 +172,14 @@ fn body(size: usize) -> Vec<u8> {
     }
     octets.truncate(size);
     octets
+}
+
+const fn for_repeating(extent: Extent) -> Duration {
+    match extent {
+        Extent::Full => Duration::from_secs(5 * 60),
+        Extent::Quick => Duration::from_secs(20),
+        Extent::Shape => Duration::ZERO,
+    }
 }
 
 /// Builds and installs as the user, then becomes the same bench as root. Gives why that is not possible.

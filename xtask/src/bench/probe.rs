@@ -10,6 +10,7 @@ use super::results::{Count, Results};
 use super::scenario::{Drive, Scenario};
 use super::subject::{Kind, Shape, Subject};
 use crate::command::{Failure, output, say, which};
+use serde_json::{Value, json};
 use std::fs;
 use std::process::Command;
 
@@ -207,12 +208,37 @@ fn read(text: &str) -> Counted {
 
 fn xdp(lab: &Lab, results: &mut Results) {
     let program = lab.program(XDP_COST);
-    let said = output(&mut Command::new(&program)).unwrap_or_default();
+    let repetitions = if lab.extent == Extent::Full { "9" } else { "3" };
+    let mut command = Command::new("taskset");
+    command.args(["-c", &lab.cores.client]).arg(&program).args(["--repetitions", repetitions]);
+    let said = output(&mut command).unwrap_or_default();
     let line = said.lines().rev().find(|line| line.starts_with('{')).unwrap_or_default();
-    match serde_json::from_str(line) {
-        Ok(value) => drop(results.others.insert("xdp".to_owned(), value)),
-        Err(_) => results.miss(format!("XDP ns a packet: {} has no result", program.display())),
+    match serde_json::from_str(line).ok().and_then(|value| cases(&value)) {
+        Some(value) => drop(results.others.insert("xdp".to_owned(), value)),
+        None => results.miss(format!("XDP ns a packet: {} has no result", program.display())),
     }
+}
+
+/// The rows of the program, flat: one name, one time, and how it compares with the shortest list.
+fn cases(value: &Value) -> Option<Value> {
+    let time = |name: String, entries: &Value, ns: &Value, of_shortest: &Value| {
+        json!({
+            "name": name,
+            "entries": entries,
+            "ns": ns["median"],
+            "min": ns["min"],
+            "max": ns["max"],
+            "of_shortest_list": of_shortest,
+        })
+    };
+    let rows = value["rows"].as_array()?.iter().map(|row| {
+        let word = |key: &str| row[key].as_str().unwrap_or("unknown");
+        let name = format!("{} {}", word("kind"), word("family"));
+        time(name, &row["entries"], &row["ns"], &row["of_shortest_list"])
+    });
+    let empty = &value["empty_program_ns"];
+    let empty = time("an empty program".to_owned(), &Value::Null, empty, &Value::Null);
+    Some(json!({ "cases": std::iter::once(empty).chain(rows).collect::<Vec<Value>>() }))
 }
 
 #[cfg(test)]
@@ -225,6 +251,19 @@ mod tests {
         assert_eq!(counted(csv), Some(1234.0));
         assert_eq!(counted("<not counted>,,raw_syscalls:sys_enter,0,100.00,,\n"), None);
         assert_eq!(counted(""), None);
+    }
+
+    #[test]
+    fn the_rows_of_the_xdp_program_are_read() {
+        let said = json!({"empty_program_ns": {"median": 20, "min": 19, "max": 25}, "rows": [
+            {"kind": "pass", "family": "v4", "entries": 100_000, "of_shortest_list": 1.25,
+             "ns": {"median": 90, "min": 89, "max": 99}}]});
+        let cases = cases(&said).expect("rows");
+        assert_eq!(cases["cases"][0]["ns"], json!(20));
+        let expected = json!({"name": "pass v4", "entries": 100_000, "ns": 90, "min": 89, "max": 99,
+                              "of_shortest_list": 1.25});
+        assert_eq!(cases["cases"][1], expected);
+        assert_eq!(super::cases(&json!({})), None);
     }
 
     #[test]

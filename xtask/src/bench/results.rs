@@ -110,7 +110,8 @@ impl Table {
         if !self.scenario.drive.compares_cost() {
             return Vec::new();
         }
-        self.kept().iter().map(|round| round.floor()).collect()
+        let idle = self.scenario.drive.is_idle();
+        self.kept().iter().map(|round| round.floor(idle)).collect()
     }
 
     /// `subject` in terms of the best of `others`, within each round.
@@ -176,10 +177,12 @@ impl Round {
         self.samples.get(subject)?.figure(figure)
     }
 
-    fn floor(&self) -> Option<f64> {
+    /// Idle connections ask nothing of the backend.
+    fn floor(&self, idle: bool) -> Option<f64> {
         let first = self.figure(FLOOR, Figure::Cost)?;
         let again = self.figure(FLOOR_AGAIN, Figure::Cost).unwrap_or(first);
-        Some((first + again) / 2.0 + self.figure(BACKEND, Figure::Cost)?)
+        let backend = if idle { 0.0 } else { self.figure(BACKEND, Figure::Cost)? };
+        Some((first + again) / 2.0 + backend)
     }
 }
 

@@ -135,6 +135,20 @@ impl Sample {
         self.fields.get(name).and_then(Value::as_f64)
     }
 
+    /// The opening and holding of connections, out of a run that went on with some of them.
+    pub(crate) fn of_the_idle(&self) -> Self {
+        let mut fields = self.fields.clone();
+        for (to, from) in [("proxy_cpu_us", "handshake_cpu_us"), ("requests", "connections")] {
+            if let Some(value) = self.fields.get(from) {
+                fields.insert(to.to_owned(), value.clone());
+            }
+        }
+        for of_requests in ["datagrams_in", "datagrams_out", "own_utilisation", "latency_us"] {
+            fields.remove(of_requests);
+        }
+        Self { fields }
+    }
+
     pub(crate) fn json(&self) -> Value {
         Value::Object(self.fields.clone())
     }
@@ -162,6 +176,16 @@ mod tests {
         assert_eq!(sample.failures(), 0);
         assert_eq!(Sample::of_generator("{}").map(|sample| sample.failures()), Ok(1));
         assert!(Sample::of_generator("[]").is_err());
+    }
+
+    #[test]
+    fn the_idle_part_of_a_run_is_its_handshakes() {
+        let line = r#"{"requests": 900, "failures": 0, "proxy_cpu_us": 30, "handshake_cpu_us": 300,
+                       "connections": 100, "datagrams_in": 5, "kib_per_connection": 40}"#;
+        let idle = Sample::of_generator(line).expect("an object").of_the_idle();
+        assert_eq!(idle.figure(Figure::Cost), Some(300.0));
+        assert_eq!(idle.figure(Figure::Connection), Some(40.0));
+        assert_eq!(idle.figure(Figure::DatagramsIn), None);
     }
 
     #[test]

@@ -144,6 +144,17 @@ impl Size {
 }
 
 impl Drive {
+    /// Whether a run of this is a run of `other` as well, before it goes on.
+    pub(crate) const fn begins_as(self, other: Self) -> bool {
+        match (self, other) {
+            (
+                Self::Idle { connections: a, active: 1.. },
+                Self::Idle { connections: b, active: 0 },
+            ) => a == b,
+            _ => false,
+        }
+    }
+
     /// The same in small where only the shape is looked at.
     pub(crate) const fn sized(self, extent: Extent) -> Self {
         match (self, extent) {
@@ -264,6 +275,14 @@ mod tests {
         assert_eq!(Drive::Rate(2000).requests(10_000.0, size), 4000);
         assert_eq!(Drive::Half.requests(10_000.0, size), 10_000);
         assert_eq!(Drive::Download.requests(1.0, size), 10);
+    }
+
+    #[test]
+    fn the_active_ones_begin_as_idle_ones() {
+        let drive = |id| by_id(id).expect("a scenario").drive;
+        assert!(drive("active").begins_as(drive("idle-10000")));
+        assert!(!drive("active").begins_as(drive("idle-1000")));
+        assert!(!drive("idle-10000").begins_as(drive("idle-10000")));
     }
 
     #[test]

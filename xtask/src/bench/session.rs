@@ -81,8 +81,13 @@ fn measure(lab: &Lab, options: &Options, results: &mut Results) -> Result<(), Fa
     if !shapes.is_empty() {
         group(lab, Place::Loopback, all_shapes(lab, options)?, &shapes, rounds, results)?;
     }
-    for scenario in of(Cast::Fresh) {
-        fresh(lab, options, scenario, rounds, results)?;
+    let alone = of(Cast::Fresh);
+    for scenario in &alone {
+        let beginning = |it: &&&'static Scenario| scenario.drive.begins_as(it.drive);
+        let also = alone.iter().find(beginning).copied();
+        if !alone.iter().any(|it| it.drive.begins_as(scenario.drive)) {
+            fresh(lab, options, scenario, also, rounds, results)?;
+        }
     }
     probe::all(lab, options, &of(Cast::Everybody), results)
 }
@@ -141,8 +146,11 @@ fn group(
     // As many again at most: on a machine that is never quiet a bench has to end all the same.
     for repeat in 0..rounds {
         for table in &mut results.tables[first..] {
-            if table.rounds.len() - table.thrown_away() < rounds {
+            let counting = table.rounds.len() - table.thrown_away();
+            if counting < rounds && !lab.for_repeating.get().is_zero() {
+                let begun = Instant::now();
                 group.round(rounds + repeat, table)?;
+                lab.for_repeating.set(lab.for_repeating.get().saturating_sub(begun.elapsed()));
             }
         }
         report::keep(results)?;
@@ -259,19 +267,24 @@ fn send(
     instance.run(lab, &Load::new(requests, &words)).map(Some)
 }
 
-/// Everybody on a process of its own that has served nothing yet.
+/// Everybody on a process of its own that has served nothing yet. A run that begins as another scenario counts for both.
 fn fresh(
     lab: &Lab,
     options: &Options,
     scenario: &'static Scenario,
+    also: Option<&'static Scenario>,
     rounds: usize,
     results: &mut Results,
 ) -> Result<(), Failure> {
     let reuseport = Shape { mode: "reuseport", ..Shape::PLAIN };
     let mut subjects = vec![Subject::floor()?, Subject::spooky("spooky-reuseport", reuseport)?];
     subjects.extend(Subject::peers(lab, options)?);
-    let names = subjects.iter().filter(|it| it.name != FLOOR).map(|it| it.name.clone()).collect();
-    results.tables.push(Table::new(Place::Loopback, scenario, names, rounds));
+    let names = subjects.iter().filter(|it| it.name != FLOOR).map(|it| it.name.clone());
+    let names: Vec<String> = names.collect();
+    let first = results.tables.len();
+    for scenario in also.into_iter().chain([scenario]) {
+        results.tables.push(Table::new(Place::Loopback, scenario, names.clone(), rounds));
+    }
     let drive = scenario.drive.sized(lab.extent);
     let requests = drive.requests(0.0, Size::of(lab.extent));
     for number in 0..rounds {
@@ -293,8 +306,13 @@ fn fresh(
                 Err(failure) => return Err(failure),
             }
         }
-        if let Some(table) = results.tables.last_mut() {
-            table.rounds.push(round);
+        for table in &mut results.tables[first..] {
+            let of_the_idle = |(name, it): (&String, &Sample)| (name.clone(), it.of_the_idle());
+            table.rounds.push(if table.scenario.id == scenario.id {
+                round.clone()
+            } else {
+                Round { samples: round.samples.iter().map(of_the_idle).collect() }
+            });
         }
         report::keep(results)?;
     }

@@ -171,22 +171,29 @@ pub(super) fn of_others(results: &Results) -> Vec<Grid> {
     grids.collect()
 }
 
-/// The first list of objects in `value` as a table: its keys are the columns.
+/// The first list of objects in `value` as a table: its keys are the columns, the name first.
 fn of_other(value: &Value, title: &str) -> Option<Grid> {
     let list = value.as_object()?.values().find_map(Value::as_array)?;
-    let mut head: Vec<&str> = vec!["name"];
-    for key in list.iter().filter_map(Value::as_object).flat_map(|it| it.keys()) {
+    let keys = list.iter().filter_map(Value::as_object).flat_map(|it| it.keys());
+    let mut head: Vec<&str> = Vec::new();
+    for key in keys {
         if !head.contains(&key.as_str()) {
             head.push(key);
         }
     }
+    let is_name = |key: &&str| ["name", "scenario"].contains(key);
+    head.sort_by_key(|key| !is_name(key));
+    let title = match value["commit"].as_str() {
+        Some(commit) => format!("{title}, commit {commit}"),
+        None => title.to_owned(),
+    };
     let mut grid = Grid::new(title, &head);
     for entry in list {
         let cell = |key: &&str| match &entry[*key] {
             Value::Null => NOTHING.to_owned(),
             Value::String(text) => text.clone(),
             Value::Number(number) if number.is_f64() => {
-                format!("{:.1}", number.as_f64().unwrap_or_default())
+                format!("{:.2}", number.as_f64().unwrap_or_default())
             }
             other => other.to_string(),
         };
@@ -238,11 +245,11 @@ mod tests {
 
     #[test]
     fn lists_of_other_programs_become_tables() {
-        let value =
-            json!({"cases": [{"name": "pass", "entries": 0, "ns": 99.26}, {"name": "deny"}]});
+        let value = json!({"commit": "c", "cases": [{"name": "pass", "entries": 0, "ns": 99.256}, {"name": "deny"}]});
         let grid = of_other(&value, "xdp").expect("a list");
         assert_eq!(grid.head, ["name", "entries", "ns"]);
-        assert_eq!(grid.rows, [["pass", "0", "99.3"], ["deny", "-", "-"]]);
+        assert_eq!(grid.title, "xdp, commit c");
+        assert_eq!(grid.rows, [["pass", "0", "99.26"], ["deny", "-", "-"]]);
         assert_eq!(of_other(&json!({"a": 1}), "t"), None);
     }
 }
