@@ -18,8 +18,10 @@ pub(crate) const SYSTEM_CALLS: &str = "system calls";
 pub(crate) const ALLOCATIONS: &str = "allocations";
 pub(crate) const INSTRUCTIONS: &str = "instructions";
 
-/// Functions that give out memory: of the C library, and of the allocators that may stand in for it.
-const ALLOCATORS: [&str; 5] = ["malloc", "calloc", "realloc", "posix_memalign", "aligned_alloc"];
+/// Functions that give out memory, of the C library or, with [`JEMALLOC`] before their names, of jemalloc.
+const ALLOCATORS: [&str; 7] =
+    ["malloc", "calloc", "realloc", "posix_memalign", "aligned_alloc", "mallocx", "rallocx"];
+const JEMALLOC: &str = "_rjem_";
 
 /// The program that times the XDP program, and the key of its result.
 const XDP_COST: &str = "spooky-xdp-cost";
@@ -192,7 +194,7 @@ fn read(text: &str) -> Counted {
         if let Some(name) = line.strip_prefix("cfn=") {
             // Callgrind adds `'2` and so on to functions that call themselves.
             let name = name.split('\'').next().unwrap_or(name);
-            is_allocator = ALLOCATORS.contains(&name);
+            is_allocator = ALLOCATORS.contains(&name.strip_prefix(JEMALLOC).unwrap_or(name));
         } else if let Some(calls) = line.strip_prefix("calls=") {
             let count = calls.split_whitespace().next().and_then(|count| count.parse().ok());
             if is_allocator {
@@ -270,7 +272,8 @@ mod tests {
     fn callgrind_is_read() {
         let text = "fn=a\n1 5\ncfn=malloc\ncalls=7 1\n1 70\ncfn=free\ncalls=9 1\n1 9\n\
                     fn=b\ncob=x\ncfn=realloc'2\ncalls=2 0x1\n1 2\ncfn=malloc_trim\ncalls=1 1\n\
+                    cfn=_rjem_malloc\ncalls=4 1\n1 4\n\
                     totals: 12345\n";
-        assert_eq!(read(text), Counted { allocations: 9, instructions: 12_345 });
+        assert_eq!(read(text), Counted { allocations: 13, instructions: 12_345 });
     }
 }

@@ -69,6 +69,7 @@ fn page(results: &Results, enough_cores: bool) -> String {
             page.push_str(&format!("- {}\n", missing.lines().next().unwrap_or_default()));
         }
     }
+    page.push_str(include_str!("page-tail.txt"));
     page
 }
 
