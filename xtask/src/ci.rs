@@ -1,13 +1,18 @@
 //! `ci`: every gate in order, cheapest first, the same on a desk and in automation. Ends at the
-//! first gate that fails. Imports `command`, `ebpf`, `setup`, `test` and `tidy`.
+//! first gate that fails. Imports `bench`, `command`, `ebpf`, `setup`, `test` and `tidy`.
 
 use crate::command::{Failure, cargo, output, say, step};
 use crate::setup::{self, Scope};
-use crate::{ebpf, test, tidy};
+use crate::{bench, ebpf, test, tidy};
 
 pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
-    if let Some(argument) = arguments.first() {
-        return Err(Failure::unknown_argument(argument));
+    let mut gate = false;
+    for argument in arguments {
+        match argument.as_str() {
+            // Builds everything once more, with full optimisation: minutes that not every run has.
+            "--gate" => gate = true,
+            other => return Err(Failure::unknown_argument(other)),
+        }
     }
     setup::ensure(Scope::Test)?;
     need_component("fmt", "rustfmt")?;
@@ -21,7 +26,12 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     let doc = ["doc", "--workspace", "--no-deps", "--document-private-items"];
     step("docs", cargo().args(doc).env("RUSTDOCFLAGS", "-D warnings"))?;
     licences()?;
-    test::all(true, &[])
+    test::all(true, &[])?;
+    if gate {
+        say("==> instructions a request");
+        bench::run(&["--gate".to_owned()])?;
+    }
+    Ok(())
 }
 
 fn need_component(subcommand: &str, component: &str) -> Result<(), Failure> {

@@ -40,10 +40,14 @@ Measuring it (as root)
                      --json FILE      the result goes there as well as to target/bench/
                      --against FILE   what moved by more than the noise since that result
                      --write-docs     write docs/performance.md and its charts
+                     --gate           instructions a request instead, by callgrind, against
+                                      tests/load/baseline.json; two minutes; needs no root
+                     --gate --bless   write that baseline; the commit says why
 
 Working on it
   ci               Every gate in order: format, lints, layers and sizes, eBPF object, docs,
                    licences, tests.
+                     --gate        and at the end `bench --gate`, which builds for release
   tidy             Layers, file and function size, panics, unsafe, links, top level.
   build-ebpf       Rebuild spooky-user/bpf/ from spooky-ebpf/.
                      --check       only tell whether source and object belong together

@@ -2,6 +2,7 @@
 //! and hands over to one of the [`Part`]s; each is a module of its own. Nothing of spooky is linked in: programs are
 //! started, and their output is read.
 
+mod gate;
 mod instance;
 mod lab;
 mod options;
@@ -25,5 +26,6 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     let options = Options::parse(arguments)?;
     match options.part {
         Part::Load => session::run(&options),
+        Part::Gate { bless } => gate::run(&options, bless),
     }
 }

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 pub(crate) enum Part {
     /// Proxies under load, beside the floors.
     Load,
+    /// Instructions a request against the baseline in the repository, or a new baseline.
+    Gate { bless: bool },
 }
 
 /// How much of the load part is run.
@@ -72,6 +74,10 @@ impl Options {
                 "--against" => options.against = Some(value()?.into()),
                 "--write-docs" => options.write_docs = true,
                 "--bin" => options.bin = Some(value()?.into()),
+                "--gate" if options.part == Part::Load => {
+                    options.part = Part::Gate { bless: false }
+                }
+                "--bless" => options.part = Part::Gate { bless: true },
                 other => return Err(Failure::unknown_argument(other)),
             }
         }
@@ -114,6 +120,14 @@ mod tests {
         assert_eq!(options.peers, [("nginx".to_owned(), PathBuf::from("a/b"))]);
         assert_eq!((options.json, options.against), (Some("c".into()), Some("d".into())));
         assert_eq!(options.bin, Some("e".into()));
+    }
+
+    #[test]
+    fn the_gate_is_a_part_of_its_own() {
+        let part = |line| parse(line).map(|options| options.part).ok();
+        assert_eq!(part("--gate"), Some(Part::Gate { bless: false }));
+        assert_eq!(part("--gate --bless"), Some(Part::Gate { bless: true }));
+        assert_eq!(part("--bless --gate"), Some(Part::Gate { bless: true }));
     }
 
     #[test]
