@@ -74,9 +74,8 @@ impl Options {
                 "--against" => options.against = Some(value()?.into()),
                 "--write-docs" => options.write_docs = true,
                 "--bin" => options.bin = Some(value()?.into()),
-                "--gate" if options.part == Part::Load => {
-                    options.part = Part::Gate { bless: false }
-                }
+                "--gate" if options.part != Part::Load => {}
+                "--gate" => options.part = Part::Gate { bless: false },
                 "--bless" => options.part = Part::Gate { bless: true },
                 other => return Err(Failure::unknown_argument(other)),
             }
