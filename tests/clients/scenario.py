@@ -10,6 +10,7 @@ import random
 import sys
 import traceback
 
+import flood
 import hostile
 import traffic
 import transfer
@@ -17,7 +18,7 @@ from h3client import Failed, Target
 
 SCENARIOS = {
     function.__name__: function
-    for module in (traffic, transfer, hostile)
+    for module in (traffic, transfer, hostile, flood)
     for function in module.SCENARIOS
 }
 

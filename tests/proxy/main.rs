@@ -30,3 +30,4 @@ mod routing;
 mod scene;
 mod steering;
 mod tls;
+mod validation;

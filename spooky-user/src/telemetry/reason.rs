@@ -47,6 +47,10 @@ reasons! {
         Limit = "limit",
         /// The access list denies the source.
         Denied = "denied",
+        /// So many handshakes are under way that no other is begun.
+        HalfOpen = "half_open",
+        /// The source has as many connections as one source may have.
+        Source = "source",
         /// The worker is draining.
         Draining = "draining",
         /// The transport library refused to create the connection.
@@ -114,6 +118,11 @@ reasons! {
         Denied = "denied",
         /// A short header whose connection ID names no connection.
         UnknownConnection = "unknown_connection",
+        /// What follows in a datagram under another connection ID than its first packet (RFC 9000 §12.2); counted once a
+        /// datagram.
+        ForeignCoalesced = "foreign_coalesced",
+        /// A Retry token that is too old, changed, or used from another address.
+        Token = "token",
     }
 }
 

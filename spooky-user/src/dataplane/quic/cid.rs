@@ -36,6 +36,7 @@ pub struct Issuer {
     cipher: Aes128Enc,
     local_key: LocalKey,
     reset_key: hmac::Key,
+    retry_key: hmac::Key,
     random: SystemRandom,
     /// Counted up from a random start, so that no block repeats under one key.
     nonce: Cell<u128>,
@@ -68,14 +69,23 @@ impl Secrets {
         Self { config_id, server_id, block_key, local_key: LocalKey { k0: word(k0), k1: word(k1) } }
     }
 
-    /// The key of stateless reset tokens (RFC 9000 §10.3.2), derived so that one secret file is enough.
+    /// The key of stateless reset tokens (RFC 9000 §10.3.2).
     fn reset_key(&self) -> hmac::Key {
+        self.derive(b"spooky stateless reset v1")
+    }
+
+    /// The key of Retry tokens (RFC 9000 §8.1.2).
+    pub(super) fn retry_key(&self) -> hmac::Key {
+        self.derive(b"spooky retry token v1")
+    }
+
+    /// A key for one purpose, so that one secret file is enough.
+    fn derive(&self, purpose: &[u8]) -> hmac::Key {
         let mut material = Vec::with_capacity(32);
         material.extend_from_slice(&self.block_key);
         material.extend_from_slice(&self.local_key.k0.to_le_bytes());
         material.extend_from_slice(&self.local_key.k1.to_le_bytes());
-        let derived =
-            hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &material), b"spooky stateless reset v1");
+        let derived = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &material), purpose);
         hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref())
     }
 }
@@ -106,6 +116,7 @@ impl Issuer {
             cipher: Aes128Enc::new(&secrets.block_key.into()),
             local_key: secrets.local_key,
             reset_key: secrets.reset_key(),
+            retry_key: secrets.retry_key(),
             random,
             nonce: Cell::new(u128::from_le_bytes(start)),
         }
@@ -149,6 +160,11 @@ impl Issuer {
     #[must_use]
     pub fn open(&self, cid: &Cid) -> Option<Owner> {
         (cid[0] == self.first_octet).then(|| cid::open(cid, &self.local_key)).flatten()
+    }
+
+    /// The key of Retry tokens, the same in every worker.
+    pub(super) fn retry_key(&self) -> hmac::Key {
+        self.retry_key.clone()
     }
 
     /// Whose worker and generation this issuer speaks for.

@@ -9,12 +9,15 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use quiche::PathEvent;
+use spooky_common::invariant::Header;
 
 use super::buffers::Transport;
 use super::cid::{Cid, Issuer};
 use super::migration::Migration;
 use super::settings::QuicSettings;
+use super::sources::Source;
 use super::transmit::{Blocked, Builder, Outcome};
+use super::validation::Credit;
 use crate::dataplane::packet::Path;
 use crate::dataplane::packet::udp::Train;
 use crate::id::ListenerId;
@@ -41,6 +44,14 @@ pub struct Connection<S> {
     /// Where the client is and was.
     migration: Migration,
     paths_max: usize,
+    /// What may be sent where.
+    pub(super) credit: Credit,
+    /// Whose connection this is, for the limit of each source.
+    pub(super) source: Source,
+    /// Its handshake is under way, and counted so.
+    pub(super) half_open: bool,
+    /// It has failed and may not even say so: its address has had all that it may get.
+    abandoned: bool,
     /// Source of the last datagram, validated or not; so that access lists are asked once a change, not once a datagram.
     pub(super) last_source: SocketAddr,
     accepted: Instant,
@@ -63,12 +74,17 @@ struct Reported {
 }
 
 impl<S> Connection<S> {
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "called once, by the endpoint, with what it has made"
+    )]
     pub(super) fn new(
         transport: Transport,
         listener: ListenerId,
         first_cid: Cid,
         original: (u8, [u8; 20]),
         path: Path,
+        validated: bool,
         now: Instant,
         settings: &QuicSettings,
     ) -> Self {
@@ -83,6 +99,10 @@ impl<S> Connection<S> {
             first_cid,
             migration: Migration::new(path),
             paths_max,
+            credit: Credit::new(path.peer, validated),
+            source: Source::of(path.peer.ip()),
+            half_open: true,
+            abandoned: false,
             last_source: path.peer,
             accepted: now,
             handshake_deadline: Some(now + settings.handshake_timeout),
@@ -107,7 +127,8 @@ impl<S> Connection<S> {
         send: impl FnMut(Train<'_>) -> Result<(), Blocked>,
     ) -> Outcome {
         let migration = &self.migration;
-        builder.transmit(&mut self.transport, max_segments, |path| migration.redirect(path), send)
+        let redirect = |path| migration.redirect(path);
+        builder.transmit(&mut self.transport, max_segments, &mut self.credit, redirect, send)
     }
 
     /// When it next wants to be looked at, if no datagram comes before.
@@ -131,8 +152,15 @@ impl<S> Connection<S> {
                 metrics.handshakes_failed.inc(HandshakeFailure::Timeout);
                 // An unvalidated peer gets no more than RFC 9000 §8.1 allows; quiche sends the close within it.
                 let _ = self.transport.close(false, 0, b"handshake timeout");
+                self.abandoned = self.credit.datagram() == Some(0);
             }
         }
+    }
+
+    /// Nothing more will come of it.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.transport.is_closed() || self.abandoned
     }
 
     /// Whether the handshake has just ended: true once.
@@ -149,6 +177,21 @@ impl<S> Connection<S> {
     /// A datagram of this connection comes from elsewhere than the last one. Called before the transport sees it.
     pub(super) fn arriving(&mut self, path: Path) {
         self.migration.arriving(&mut self.transport, path, self.paths_max);
+    }
+
+    /// The client uses an ID of ours in its handshake, where it came from in the beginning: it can receive there. Only then:
+    /// whoever has a connection knows its IDs, and could name another's address as its new one.
+    //= https://www.rfc-editor.org/rfc/rfc9000#section-8.1
+    //# Additionally, an endpoint MAY consider the peer address validated if
+    //# the peer uses a connection ID chosen by the endpoint and the connection
+    //# ID contains at least 64 bits of entropy.
+    pub(super) fn uses_id(&mut self, header: &Header, source: SocketAddr) {
+        if self.half_open
+            && source == self.migration.current().peer
+            && self.issued.contains(&header.dcid)
+        {
+            self.credit.validate();
+        }
     }
 
     /// Follows the paths: only a validated one moves the client's address.
@@ -170,6 +213,11 @@ impl<S> Connection<S> {
                 _ => {}
             }
         }
+    }
+
+    /// The client has completed the handshake, so it can receive where it came from.
+    pub(super) fn handshake_ended(&mut self) {
+        self.credit.validate();
     }
 
     /// Gives the client spare IDs, so that it can migrate without being linked (RFC 9000 §5.1.1, §9.5).

@@ -25,8 +25,36 @@ pub struct QuicSettings {
     pub active_connection_id_limit: u64,
     /// Connections of this listener in all workers together.
     pub max_connections: usize,
+    /// Connections of one source (an IPv4 address, an IPv6 /64) in all workers together.
+    pub max_connections_per_source: usize,
+    /// When a client has to prove its address before it gets a connection.
+    pub address_validation: AddressValidation,
     /// Stateless resets one worker sends a second at most (RFC 9000 §10.3).
     pub stateless_resets_per_second: u32,
+}
+
+/// When Retry is sent (RFC 9000 §8.1.2), and how many handshakes may be under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddressValidation {
+    /// For whom.
+    pub mode: ValidationMode,
+    /// Handshakes under way in all workers together from which on the adaptive mode sends Retry to everybody.
+    pub half_open_threshold: usize,
+    /// Handshakes under way in all workers together above which Initials are dropped.
+    pub max_half_open: usize,
+    /// How long a client may take to come back with its token.
+    pub token_ttl: Duration,
+}
+
+/// Who has to prove its address first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ValidationMode {
+    /// Nobody.
+    Off,
+    /// Everybody while many handshakes are under way.
+    Adaptive,
+    /// Everybody.
+    Always,
 }
 
 /// A window that starts small and grows with the client's speed.
@@ -72,6 +100,13 @@ impl Default for QuicSettings {
             max_udp_payload: 1350,
             active_connection_id_limit: 8,
             max_connections: 10_000,
+            max_connections_per_source: 256,
+            address_validation: AddressValidation {
+                mode: ValidationMode::Adaptive,
+                half_open_threshold: 100,
+                max_half_open: 10_000,
+                token_ttl: Duration::from_secs(10),
+            },
             stateless_resets_per_second: 100,
         }
     }

@@ -1,6 +1,7 @@
 //! Turns what a connection has to send into trains: datagrams of one path and one size, for one send call each (GSO).
 
 use super::buffers::Transport;
+use super::validation::Credit;
 use crate::dataplane::packet::Path;
 use crate::dataplane::packet::udp::Train;
 
@@ -49,12 +50,13 @@ impl Builder {
         Self { buffer: vec![0; TRAIN_OCTETS].into_boxed_slice() }
     }
 
-    /// Sends what `transport` has, in trains of at most `max_segments`. `redirect` says where a packet made for a path goes.
+    /// Sends what `transport` has and `credit` lets out, in trains of at most `max_segments`. `redirect` says where a packet made for a path goes.
     /// `send` is called once for each train; when it says [`Blocked`] it has kept a copy.
-    pub fn transmit(
+    pub(super) fn transmit(
         &mut self,
         transport: &mut Transport,
         max_segments: usize,
+        credit: &mut Credit,
         mut redirect: impl FnMut(Path) -> Path,
         mut send: impl FnMut(Train<'_>) -> Result<(), Blocked>,
     ) -> Outcome {
@@ -71,7 +73,13 @@ impl Builder {
                     return Outcome::More;
                 }
             }
-            let Some(space) = self.buffer.get_mut(open.end..) else { return Outcome::Idle };
+            let room = match credit.datagram().map(usize::try_from) {
+                None => DATAGRAM_OCTETS,
+                Some(Ok(0)) => break,
+                Some(room) => room.unwrap_or(DATAGRAM_OCTETS),
+            };
+            let end = self.buffer.len().min(open.end + room);
+            let Some(space) = self.buffer.get_mut(open.end..end) else { return Outcome::Idle };
             let (size, path) = match transport.send(space) {
                 Ok((size, info)) => (size, redirect(Path { local: info.from, peer: info.to })),
                 Err(quiche::Error::Done) => break,
@@ -82,6 +90,7 @@ impl Builder {
                     break;
                 }
             };
+            credit.charge(size);
             if !open.takes(size, path) {
                 if open.close(&self.buffer, &mut send).is_err() {
                     return Outcome::Blocked;

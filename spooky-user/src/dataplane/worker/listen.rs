@@ -8,7 +8,7 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use spooky_common::cid::Owner;
@@ -21,7 +21,7 @@ use super::{ListenerSetup, Terms};
 use crate::dataplane::downstream::h3::session::Shared;
 use crate::dataplane::packet::udp::Udp;
 use crate::dataplane::quic::cid::Issuer;
-use crate::dataplane::quic::endpoint::Listener;
+use crate::dataplane::quic::endpoint::{Clock, Listener};
 use crate::dataplane::quic::tls::{self, CertificateStore};
 use crate::id::ListenerId;
 use crate::telemetry::metrics::WorkerMetrics;
@@ -169,7 +169,8 @@ fn transport(
         .set_ticket_key(&terms.ticket_key.0)
         .map_err(|error| StartError::Transport(error.to_string()))?;
     let issuer = Issuer::new(&terms.secrets, owner);
-    Ok(Listener::new(terms.id, config, terms.quic.clone(), issuer, workers, now))
+    let clock = Clock { instant: now, wall: SystemTime::now() };
+    Ok(Listener::new(terms.id, config, terms.quic.clone(), issuer, workers, clock))
 }
 
 #[cfg(test)]

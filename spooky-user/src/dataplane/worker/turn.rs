@@ -398,7 +398,7 @@ impl Worker {
     /// Takes a closed connection out, or sets its timer.
     fn settle(&mut self, key: ConnectionKey, now: Instant) {
         let Some(connection) = self.endpoint.get_mut(key) else { return };
-        if connection.transport.is_closed() {
+        if connection.is_over() {
             if let Some(mut connection) = self.endpoint.remove(key)
                 && let Some(session) = &mut connection.session
             {

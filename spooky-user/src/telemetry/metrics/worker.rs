@@ -76,6 +76,12 @@ worker_metrics! {
     connections_accepted: Counter = Counter::new();
     /// Connections that exist now, handshakes included.
     connections_active: Gauge = Gauge::new();
+    /// Connections whose handshake is under way.
+    connections_half_open: Gauge = Gauge::new();
+    /// Clients asked to prove their address by a Retry packet.
+    retries_sent: Counter = Counter::new();
+    /// Clients that proved their address with the token of a Retry packet.
+    addresses_validated: Counter = Counter::new();
     /// Connections refused at their Initial, by reason.
     connections_refused: Counters<RefusedReason> = Counters::new();
     /// Connections that ended, by reason.
@@ -149,6 +155,7 @@ impl WorkerMetrics {
     pub fn forget_what_was_active(&self) {
         for gauge in [
             &self.connections_active,
+            &self.connections_half_open,
             &self.requests_active,
             &self.buffered_bytes,
             &self.pool_connections_active,

@@ -12,7 +12,9 @@ use crate::controlplane::config::checked::{CidKey, CidSettings, Listener};
 use crate::controlplane::config::load::{read_bounded, unreadable};
 use crate::controlplane::config::schema::{self, Protocol};
 use crate::controlplane::config::units::ByteSize;
-use crate::dataplane::quic::settings::{Congestion, Http3Settings, QuicSettings, Window};
+use crate::dataplane::quic::settings::{
+    AddressValidation, Congestion, Http3Settings, QuicSettings, ValidationMode, Window,
+};
 use crate::dataplane::quic::tls::{CertificateFiles, CertificateStore};
 
 /// Chains and keys are a few kilobytes.
@@ -167,7 +169,37 @@ fn quic(checker: &mut Checker<'_>, path: &str, quic: &schema::Quic) -> QuicSetti
         max_udp_payload: usize::try_from(quic.max_udp_payload).unwrap_or(usize::MAX),
         active_connection_id_limit: quic.active_connection_id_limit,
         max_connections: usize::try_from(quic.max_connections).unwrap_or(usize::MAX),
+        max_connections_per_source: usize::try_from(quic.max_connections_per_source)
+            .unwrap_or(usize::MAX),
+        address_validation: address_validation(
+            checker,
+            &format!("{path}.address_validation"),
+            &quic.address_validation,
+        ),
         stateless_resets_per_second: quic.stateless_reset.per_second,
+    }
+}
+
+fn address_validation(
+    checker: &mut Checker<'_>,
+    path: &str,
+    validation: &schema::AddressValidation,
+) -> AddressValidation {
+    let count = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
+    if validation.half_open_threshold > validation.max_half_open && !checker.is_faulty(path) {
+        let most = validation.max_half_open;
+        let message = format!("is more than max_half_open, {most}, so that nobody would be asked");
+        checker.problem(&format!("{path}.half_open_threshold"), message);
+    }
+    AddressValidation {
+        mode: match validation.mode {
+            schema::ValidationMode::Off => ValidationMode::Off,
+            schema::ValidationMode::Adaptive => ValidationMode::Adaptive,
+            schema::ValidationMode::Always => ValidationMode::Always,
+        },
+        half_open_threshold: count(validation.half_open_threshold),
+        max_half_open: count(validation.max_half_open),
+        token_ttl: validation.token_ttl,
     }
 }
 

@@ -84,6 +84,10 @@ section! {
         /// Connections of this listener in all workers together; each worker has an equal share. Above it new clients are
         /// refused.
         max_connections: u64 = "10000", "1" ..= "10000000", live;
+        /// The same for one source, an IPv4 address or an IPv6 /64. Raise it where many clients share an address.
+        max_connections_per_source: u64 = "256", "1" ..= "10000000", live;
+        /// Which clients have to prove their address before they get a connection.
+        address_validation: AddressValidation = "{}";
         /// Answers to packets of connections that are gone.
         stateless_reset: StatelessReset = "{}";
         /// The connection IDs that we issue.
@@ -120,6 +124,33 @@ choice! {
         Reno = "reno",
         /// draft-ietf-ccwg-bbr.
         Bbr2 = "bbr2",
+    }
+}
+
+section! {
+    /// Proof of a client's address by a Retry packet (RFC 9000 §8.1.2). It costs the client a round trip, and a flood of made-up
+    /// addresses nothing but the answers.
+    pub struct AddressValidation {
+        /// `adaptive`: while many handshakes are under way; `always`; `off`: never.
+        mode: ValidationMode = "adaptive", live;
+        /// Handshakes under way from which on `adaptive` asks everybody; each worker has an equal share.
+        half_open_threshold: u64 = "100", "1" ..= "1000000", live;
+        /// Handshakes that may be under way; each worker has an equal share. Above it new clients are not answered.
+        max_half_open: u64 = "10000", "1" ..= "10000000", live;
+        /// How long a client may take to come back.
+        token_ttl: Duration = "10s", "1s" ..= "1m", live;
+    }
+}
+
+choice! {
+    /// When a client has to prove its address.
+    pub enum ValidationMode {
+        /// Never.
+        Off = "off",
+        /// While many handshakes are under way.
+        Adaptive = "adaptive",
+        /// Always.
+        Always = "always",
     }
 }
 

@@ -12,8 +12,8 @@ pub use host::{
     LogFormat, OnFailure, Shutdown, WorkerCount, Workers,
 };
 pub use listener::{
-    Certificate, CidSection, Congestion, ConnectionWindow, Http3, Listener, Protocol, Quic,
-    StatelessReset, StreamWindow, Tls,
+    AddressValidation, Certificate, CidSection, Congestion, ConnectionWindow, Http3, Listener,
+    Protocol, Quic, StatelessReset, StreamWindow, Tls, ValidationMode,
 };
 pub use upstream::{
     Endpoint, HashOn, HealthCheck, Http2, Keepalive, LoadBalancing, Match, Policy, Pool, Retry,

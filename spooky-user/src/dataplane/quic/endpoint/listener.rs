@@ -1,25 +1,50 @@
 //! The listeners of one worker as its endpoint knows them: what new connections are made from, and how many there are.
 
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::Endpoint;
 use crate::dataplane::quic::cid::Issuer;
 use crate::dataplane::quic::parameters;
 use crate::dataplane::quic::reset::Limiter;
-use crate::dataplane::quic::settings::QuicSettings;
+use crate::dataplane::quic::retry::Tokens;
+use crate::dataplane::quic::settings::{QuicSettings, ValidationMode};
+use crate::dataplane::quic::sources::{Source, Sources};
 use crate::id::ListenerId;
+use crate::telemetry::reason::RefusedReason;
 
-/// What the endpoint knows of one listener.
+/// What the endpoint knows of one listener. Limits are this worker's share of what the settings allow all workers together.
 pub struct Listener {
     pub(super) id: ListenerId,
     pub(super) config: quiche::Config,
     pub(super) settings: QuicSettings,
     pub(super) issuer: Issuer,
     pub(super) resets: Limiter,
-    /// This worker's share of `max_connections`.
-    pub(super) connections_max: usize,
-    pub(super) connections: usize,
+    pub(super) tokens: Tokens,
     pub(super) draining: bool,
+    pub(super) counts: Counts,
+    connections_max: usize,
+    source_max: usize,
+    half_open_threshold: usize,
+    half_open_max: usize,
+    clock: Clock,
+}
+
+/// What there is of a listener in this worker.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    pub(super) connections: usize,
+    /// Those whose handshake is under way.
+    pub(super) half_open: usize,
+    pub(super) sources: Sources,
+}
+
+/// Two clocks, read at the same time: token times must mean something to other workers and processes.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    /// The one that only goes forward.
+    pub instant: Instant,
+    /// The one on the wall.
+    pub wall: SystemTime,
 }
 
 // === impl Listener ===
@@ -33,21 +58,78 @@ impl Listener {
         settings: QuicSettings,
         issuer: Issuer,
         workers: usize,
-        now: Instant,
+        clock: Clock,
     ) -> Self {
         parameters::apply(&mut config, &settings);
-        let connections_max = settings.max_connections.div_ceil(workers.max(1)).max(1);
-        let resets = Limiter::new(settings.stateless_resets_per_second, now);
+        let share = |all: usize| all.div_ceil(workers.max(1)).max(1);
+        let validation = settings.address_validation;
         Self {
             id,
             config,
-            settings,
+            resets: Limiter::new(settings.stateless_resets_per_second, clock.instant),
+            tokens: Tokens::new(issuer.retry_key(), validation.token_ttl),
             issuer,
-            resets,
-            connections_max,
-            connections: 0,
             draining: false,
+            counts: Counts::default(),
+            connections_max: share(settings.max_connections),
+            source_max: share(settings.max_connections_per_source),
+            half_open_threshold: share(validation.half_open_threshold),
+            half_open_max: share(validation.max_half_open),
+            settings,
+            clock,
         }
+    }
+
+    /// Whether there is room for one more connection from this source.
+    pub(super) fn admit(&self, source: Source) -> Result<(), RefusedReason> {
+        if self.counts.connections >= self.connections_max {
+            return Err(RefusedReason::Limit);
+        }
+        if self.counts.half_open >= self.half_open_max {
+            return Err(RefusedReason::HalfOpen);
+        }
+        if self.counts.sources.count(source) as usize >= self.source_max {
+            return Err(RefusedReason::Source);
+        }
+        Ok(())
+    }
+
+    /// Whether a new client has to prove its address first.
+    pub(super) fn wants_validation(&self) -> bool {
+        match self.settings.address_validation.mode {
+            ValidationMode::Off => false,
+            ValidationMode::Always => true,
+            ValidationMode::Adaptive => self.counts.half_open >= self.half_open_threshold,
+        }
+    }
+
+    /// Unix time in milliseconds.
+    pub(super) fn wall_ms(&self, now: Instant) -> u64 {
+        let start = self.clock.wall.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since = now.saturating_duration_since(self.clock.instant);
+        u64::try_from((start + since).as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+// === impl Counts ===
+
+impl Counts {
+    /// A connection has been made.
+    pub(super) fn added(&mut self, source: Source) {
+        self.connections += 1;
+        self.half_open += 1;
+        self.sources.add(source);
+    }
+
+    /// A handshake has ended, well or not.
+    pub(super) fn not_half_open(&mut self) {
+        self.half_open = self.half_open.saturating_sub(1);
+    }
+
+    /// A connection is gone.
+    pub(super) fn removed(&mut self, source: Source) {
+        self.connections = self.connections.saturating_sub(1);
+        self.sources.remove(source);
     }
 }
 
@@ -64,7 +146,7 @@ impl<S> Endpoint<S> {
     pub fn open(&mut self, mut listener: Listener) {
         match self.listeners.iter_mut().find(|it| it.id == listener.id) {
             Some(known) => {
-                listener.connections = known.connections;
+                listener.counts = std::mem::take(&mut known.counts);
                 *known = listener;
             }
             None => self.listeners.push(listener),
@@ -81,7 +163,7 @@ impl<S> Endpoint<S> {
     /// Connections of one listener.
     #[must_use]
     pub fn connections_of(&self, id: ListenerId) -> usize {
-        self.listeners.iter().find(|it| it.id == id).map_or(0, |it| it.connections)
+        self.listeners.iter().find(|it| it.id == id).map_or(0, |it| it.counts.connections)
     }
 
     /// Forgets a listener that has no connections.

@@ -3,6 +3,7 @@
 //! Sans-IO and clockless. The order of questions for a datagram is: is its destination connection ID one of this worker's?
 //! Was it issued by another worker or another generation? May it open a connection?
 
+mod accept;
 mod listener;
 
 use std::collections::HashMap;
@@ -14,19 +15,16 @@ use std::time::Instant;
 use spooky_common::cid::Owner;
 use spooky_common::invariant::{self, Form, Header, Kind, Malformed, VERSION_1};
 
-pub use self::listener::Listener;
+pub use self::listener::{Clock, Listener};
 use super::cid::{Cid, Issuer};
+use super::coalesced;
 use super::connection::Connection;
 use super::reset;
-use super::version;
 use crate::dataplane::packet::Datagram;
 use crate::dataplane::packet::udp::canonical_ip;
 use crate::id::{ConnectionKey, ListenerId};
 use crate::telemetry::metrics::WorkerMetrics;
-use crate::telemetry::reason::{DropReason, RefusedReason};
-
-/// A client's first destination connection ID must be at least this long (RFC 9000 §7.2).
-const ORIGINAL_DCID_LEN_MIN: u8 = 8;
+use crate::telemetry::reason::DropReason;
 
 /// What became of a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,9 +127,12 @@ impl<S> Endpoint<S> {
             if !arrival.forwarded && header.dcid_len == 20 {
                 self.metrics.steer_right.inc();
             }
-            return self.deliver(key, &mut datagram, permits);
+            return self.deliver(key, &header, &mut datagram, permits);
         }
         match self.owner(&header) {
+            Some((owner, me)) if owner == me && is_initial(&header) => {
+                self.second_flight(arrival, &header, datagram, permits)
+            }
             Some((owner, me)) => {
                 self.not_here(arrival, &header, owner, me, datagram.bytes.len(), out)
             }
@@ -175,6 +176,7 @@ impl<S> Endpoint<S> {
     fn deliver(
         &mut self,
         key: ConnectionKey,
+        header: &Header,
         datagram: &mut Datagram<'_>,
         permits: impl Fn(IpAddr) -> bool,
     ) -> Disposition {
@@ -191,9 +193,19 @@ impl<S> Endpoint<S> {
             connection.last_source = source;
             connection.arriving(datagram.path);
         }
+        connection.credit.received(source, datagram.bytes.len());
+        let mut own = datagram.bytes.len();
+        if header.form != Form::Short {
+            connection.uses_id(header, source);
+            own = coalesced::own_part(datagram.bytes);
+            if own < datagram.bytes.len() {
+                metrics.datagrams_dropped.inc(DropReason::ForeignCoalesced);
+            }
+        }
+        let Some(bytes) = datagram.bytes.get_mut(..own) else { return Disposition::Dropped };
         let info = quiche::RecvInfo { from: source, to: datagram.path.local };
         // Errors end the connection inside quiche with the code of RFC 9000 §20; what cannot be authenticated is dropped.
-        if let Err(error) = connection.transport.recv(datagram.bytes, info) {
+        if let Err(error) = connection.transport.recv(bytes, info) {
             tracing::trace!(%error, "datagram not taken");
         }
         connection.follow_paths(&metrics);
@@ -250,118 +262,11 @@ impl<S> Endpoint<S> {
             None => Disposition::Dropped,
         }
     }
+}
 
-    /// An ID that is not ours: perhaps a new connection.
-    fn unknown(
-        &mut self,
-        arrival: Arrival,
-        header: &Header,
-        mut datagram: Datagram<'_>,
-        permits: impl Fn(IpAddr) -> bool,
-        out: &mut [u8],
-    ) -> Disposition {
-        let kind = match header.form {
-            Form::Short => {
-                self.metrics.steer_unknown.inc();
-                return self.drop(DropReason::UnknownConnection);
-            }
-            Form::Long { kind, .. } => kind,
-        };
-        match kind {
-            Kind::Initial => {}
-            Kind::OtherVersion => return self.negotiate(arrival.listener, &datagram, permits, out),
-            Kind::ZeroRtt | Kind::Handshake => return self.drop(DropReason::NotInitial),
-            Kind::Retry | Kind::VersionNegotiation => return self.drop(DropReason::Malformed),
-        }
-        self.metrics.initials.inc();
-        if datagram.bytes.len() < version::TRIGGER_SIZE_MIN {
-            return self.drop(DropReason::TooShort);
-        }
-        if !(ORIGINAL_DCID_LEN_MIN..=20).contains(&header.dcid_len) {
-            return self.drop(DropReason::Malformed);
-        }
-        if !permits(canonical_ip(datagram.path.peer)) {
-            return self.refuse(RefusedReason::Denied);
-        }
-        if self.draining || self.listeners.iter().any(|it| it.id == arrival.listener && it.draining)
-        {
-            return self.refuse(RefusedReason::Draining);
-        }
-        match self.accept(arrival, header, &datagram) {
-            Ok(key) => self.deliver(key, &mut datagram, permits),
-            Err(reason) => self.refuse(reason),
-        }
-    }
-
-    fn refuse(&self, reason: RefusedReason) -> Disposition {
-        self.metrics.connections_refused.inc(reason);
-        Disposition::Dropped
-    }
-
-    fn negotiate(
-        &self,
-        listener: ListenerId,
-        datagram: &Datagram<'_>,
-        permits: impl Fn(IpAddr) -> bool,
-        out: &mut [u8],
-    ) -> Disposition {
-        if !permits(canonical_ip(datagram.path.peer)) {
-            return self.drop(DropReason::Denied);
-        }
-        let mut random = [0];
-        if let Some(issuer) = self.issuer(listener) {
-            issuer.fill_random(&mut random);
-        }
-        match version::negotiate(datagram.bytes, random[0], out) {
-            Some(size) => {
-                self.metrics.version_negotiations.inc();
-                Disposition::Reply(size)
-            }
-            None => self.drop(DropReason::TooShort),
-        }
-    }
-
-    fn accept(
-        &mut self,
-        arrival: Arrival,
-        header: &Header,
-        datagram: &Datagram<'_>,
-    ) -> Result<ConnectionKey, RefusedReason> {
-        let Arrival { listener, now, .. } = arrival;
-        let place = self
-            .listeners
-            .iter_mut()
-            .find(|it| it.id == listener)
-            .ok_or(RefusedReason::Internal)?;
-        if place.connections >= place.connections_max {
-            return Err(RefusedReason::Limit);
-        }
-        let cid = place.issuer.issue();
-        let token = u128::from_be_bytes(place.issuer.reset_token(&cid));
-        place.config.set_stateless_reset_token(Some(token));
-        let path = datagram.path;
-        let transport = quiche::accept_with_buf_factory(
-            &quiche::ConnectionId::from_ref(&cid),
-            None,
-            path.local,
-            path.peer,
-            &mut place.config,
-        )
-        .map_err(|error| {
-            tracing::warn!(%error, "a connection could not be made");
-            RefusedReason::Internal
-        })?;
-        place.connections += 1;
-        let original = (header.dcid_len, header.dcid);
-        let connection =
-            Connection::new(transport, listener, cid, original, path, now, &place.settings);
-        let key = self.insert(connection);
-        self.issued.insert(cid, key);
-        self.originals.insert(original, key);
-        self.metrics.connections_accepted.inc();
-        self.metrics.connections_active.inc();
-        Ok(key)
-    }
+/// Whether the packet is an Initial of version 1.
+fn is_initial(header: &Header) -> bool {
+    matches!(header.form, Form::Long { kind: Kind::Initial, .. })
 }
 
 // === impl Endpoint: connections ===
@@ -400,6 +305,15 @@ impl<S> Endpoint<S> {
             }
         }
         connection.note_handshake_failure(&self.metrics);
+        if connection.half_open && connection.transport.is_established() {
+            connection.half_open = false;
+            connection.handshake_ended();
+            let mut places = self.listeners.iter_mut();
+            if let Some(place) = places.find(|it| it.id == connection.listener) {
+                place.counts.not_half_open();
+                self.metrics.connections_half_open.dec();
+            }
+        }
         if !connection.transport.is_established() || connection.transport.is_closed() {
             return;
         }
@@ -434,7 +348,11 @@ impl<S> Endpoint<S> {
             self.originals.remove(&original);
         }
         if let Some(place) = self.listeners.iter_mut().find(|it| it.id == connection.listener) {
-            place.connections -= 1;
+            place.counts.removed(connection.source);
+            if connection.half_open {
+                place.counts.not_half_open();
+                self.metrics.connections_half_open.dec();
+            }
         }
         connection.report(&self.metrics);
         connection.note_handshake_failure(&self.metrics);

@@ -13,6 +13,7 @@ use crate::dataplane::quic::cid::Secrets;
 use crate::dataplane::quic::settings::QuicSettings;
 use crate::dataplane::quic::tls::{self, CertificateFiles, CertificateStore};
 use crate::dataplane::quic::transmit::{Builder, Outcome};
+use crate::telemetry::reason::RefusedReason;
 
 const LISTENER: ListenerId = ListenerId(0);
 
@@ -49,7 +50,8 @@ fn endpoint(
         quiche::Config::with_boring_ssl_ctx_builder(quiche::PROTOCOL_VERSION, context).unwrap();
     let metrics = Arc::new(WorkerMetrics::new());
     let issuer = Issuer::new(secrets, owner);
-    let listener = Listener::new(LISTENER, config, settings, issuer, 1, Instant::now());
+    let clock = Clock { instant: Instant::now(), wall: std::time::SystemTime::now() };
+    let listener = Listener::new(LISTENER, config, settings, issuer, 1, clock);
     let mut endpoint = Endpoint::new(Arc::clone(&metrics));
     endpoint.open(listener);
     (endpoint, metrics)

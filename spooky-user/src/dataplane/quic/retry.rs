@@ -1,0 +1,245 @@
+//! Address validation with Retry (RFC 9000 §8.1.2): the tokens, and the packet that carries one.
+//!
+//! ```text
+//!  token: version(1) minted(8, Unix milliseconds) odcid length(1) odcid(0..20) tag(16)
+//!  tag:   HMAC-SHA256 of the octets before it, the client's address and port and the ID that the Retry gave it
+//! ```
+//!
+//! The key is derived from the listener's secrets and the hour, so it rotates by itself, all workers share it, and a token
+//! outlives a restart where the secrets do. Imports its siblings alone.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use ring::hmac;
+
+use super::cid::Cid;
+
+const VERSION: u8 = 1;
+const TAG_LEN: usize = 16;
+/// Octets before the original destination connection ID.
+const HEAD_LEN: usize = 10;
+/// The longest token.
+pub(super) const TOKEN_LEN_MAX: usize = HEAD_LEN + 20 + TAG_LEN;
+const HOUR_MS: u64 = 3_600_000;
+
+/// Mints and reads the tokens of one listener.
+#[derive(Debug)]
+pub(super) struct Tokens {
+    key: hmac::Key,
+    lifetime: Duration,
+}
+
+/// A token, on the stack.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Token {
+    octets: [u8; TOKEN_LEN_MAX],
+    length: usize,
+}
+
+/// The connection ID that the client chose for its very first Initial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Original {
+    /// Octets from `length` on are zero.
+    pub(super) octets: [u8; 20],
+    pub(super) length: u8,
+}
+
+/// Why a token does not validate an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Invalid {
+    /// It does not look like one of ours: another server's, or a later version's.
+    Foreign,
+    /// It was ours, and is too old.
+    Expired,
+    /// Changed, or used from another address or with another ID.
+    Forged,
+}
+
+impl Tokens {
+    /// `key` is a secret of the listener's; a token is good for `lifetime`.
+    pub(super) fn new(key: hmac::Key, lifetime: Duration) -> Self {
+        Self { key, lifetime }
+    }
+
+    /// A token for a client at `peer` that is told to come back with `cid`.
+    pub(super) fn mint(
+        &self,
+        original: Original,
+        peer: SocketAddr,
+        cid: &Cid,
+        now_ms: u64,
+    ) -> Token {
+        let mut token = Token { octets: [0; TOKEN_LEN_MAX], length: 0 };
+        token.push(&[VERSION]);
+        token.push(&now_ms.to_be_bytes());
+        token.push(&[original.length]);
+        token.push(original.as_bytes());
+        let tag = self.tag(token.as_bytes(), peer, cid, now_ms);
+        token.push(tag.as_ref().get(..TAG_LEN).unwrap_or_default());
+        token
+    }
+
+    /// The original destination connection ID of a client that has come back.
+    pub(super) fn read(
+        &self,
+        token: &[u8],
+        peer: SocketAddr,
+        cid: &Cid,
+        now_ms: u64,
+    ) -> Result<Original, Invalid> {
+        let (signed, tag) = token.split_last_chunk::<TAG_LEN>().ok_or(Invalid::Foreign)?;
+        let (head, odcid) = signed.split_first_chunk::<HEAD_LEN>().ok_or(Invalid::Foreign)?;
+        let [version, minted @ .., length] = head;
+        let original = Original::new(odcid).ok_or(Invalid::Foreign)?;
+        if *version != VERSION || usize::from(*length) != odcid.len() {
+            return Err(Invalid::Foreign);
+        }
+        let minted = u64::from_be_bytes(*minted);
+        let expected = self.tag(signed, peer, cid, minted);
+        // In constant time: a client must not learn a tag octet by octet.
+        let mut difference = 0;
+        for (ours, theirs) in expected.as_ref().iter().zip(tag) {
+            difference |= ours ^ theirs;
+        }
+        if difference != 0 {
+            return Err(Invalid::Forged);
+        }
+        let lifetime = u64::try_from(self.lifetime.as_millis()).unwrap_or(u64::MAX);
+        // A token of a clock that runs ahead a little is as good as a fresh one.
+        if now_ms.saturating_sub(minted) > lifetime || minted.saturating_sub(now_ms) > lifetime {
+            return Err(Invalid::Expired);
+        }
+        Ok(original)
+    }
+
+    fn tag(&self, signed: &[u8], peer: SocketAddr, cid: &Cid, minted_ms: u64) -> hmac::Tag {
+        let hour = hmac::sign(&self.key, &(minted_ms / HOUR_MS).to_be_bytes());
+        let mut context =
+            hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, hour.as_ref()));
+        context.update(signed);
+        let address = match peer.ip() {
+            IpAddr::V4(address) => address.to_ipv6_mapped(),
+            IpAddr::V6(address) => address,
+        };
+        context.update(&address.octets());
+        context.update(&peer.port().to_be_bytes());
+        context.update(cid);
+        context.sign()
+    }
+}
+
+impl Token {
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        self.octets.get(..self.length).unwrap_or_default()
+    }
+
+    /// What does not fit is left out; nothing that is put in here does not fit.
+    fn push(&mut self, octets: &[u8]) {
+        if let Some(place) = self.octets.get_mut(self.length..self.length + octets.len()) {
+            place.copy_from_slice(octets);
+            self.length += octets.len();
+        }
+    }
+}
+
+impl Original {
+    /// `None` when it is longer than any in version 1.
+    pub(super) fn new(id: &[u8]) -> Option<Self> {
+        let mut octets = [0; 20];
+        octets.get_mut(..id.len())?.copy_from_slice(id);
+        Some(Self { octets, length: u8::try_from(id.len()).ok()? })
+    }
+
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        self.octets.get(..usize::from(self.length)).unwrap_or_default()
+    }
+}
+
+/// Writes the Retry packet that answers the Initial in `trigger`; its size.
+//= https://www.rfc-editor.org/rfc/rfc9000#section-17.2.5.1
+//# The server includes a connection ID of its choice in the Source
+//# Connection ID field.  This value MUST NOT be equal to the Destination
+//# Connection ID field of the packet sent by the client.
+pub(super) fn write(
+    trigger: &mut [u8],
+    cid: &Cid,
+    token: impl FnOnce(Original) -> Token,
+    out: &mut [u8],
+) -> Option<usize> {
+    let header = quiche::Header::from_slice(trigger, 20).ok()?;
+    let token = token(Original::new(&header.dcid)?);
+    let cid = quiche::ConnectionId::from_ref(cid);
+    quiche::retry(&header.scid, &header.dcid, &cid, token.as_bytes(), header.version, out).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: u64 = 1_790_000_000_000;
+    const CID: Cid = [7; 20];
+
+    fn tokens() -> Tokens {
+        Tokens::new(hmac::Key::new(hmac::HMAC_SHA256, b"a secret"), Duration::from_secs(10))
+    }
+
+    fn peer() -> SocketAddr {
+        "203.0.113.9:4711".parse().unwrap()
+    }
+
+    fn original() -> Original {
+        Original::new(b"12345678").unwrap()
+    }
+
+    #[test]
+    fn a_token_names_the_first_id_of_its_client() {
+        let token = tokens().mint(original(), peer(), &CID, NOW);
+        let read = |now| tokens().read(token.as_bytes(), peer(), &CID, now);
+        assert_eq!(read(NOW), Ok(original()));
+        assert_eq!(read(NOW + 10_000), Ok(original()));
+        assert_eq!(read(NOW + 10_001), Err(Invalid::Expired));
+        assert_eq!(read(NOW - 10_001), Err(Invalid::Expired));
+        let mapped = "[::ffff:203.0.113.9]:4711".parse().unwrap();
+        assert_eq!(tokens().read(token.as_bytes(), mapped, &CID, NOW), Ok(original()));
+    }
+
+    #[test]
+    fn it_is_bound_to_address_port_and_id() {
+        let token = tokens().mint(original(), peer(), &CID, NOW);
+        for other in ["203.0.113.10:4711", "203.0.113.9:4712", "[2001:db8::1]:4711"] {
+            let read = tokens().read(token.as_bytes(), other.parse().unwrap(), &CID, NOW);
+            assert_eq!(read, Err(Invalid::Forged), "{other}");
+        }
+        assert_eq!(tokens().read(token.as_bytes(), peer(), &[8; 20], NOW), Err(Invalid::Forged));
+        let other = Tokens::new(hmac::Key::new(hmac::HMAC_SHA256, b"another"), Duration::MAX);
+        assert_eq!(other.read(token.as_bytes(), peer(), &CID, NOW), Err(Invalid::Forged));
+    }
+
+    #[test]
+    fn no_changed_octet_and_no_other_length_passes() {
+        let token = tokens().mint(original(), peer(), &CID, NOW);
+        let bytes = token.as_bytes();
+        for place in 0..bytes.len() {
+            for bit in 0..8 {
+                let mut changed = bytes.to_vec();
+                changed[place] ^= 1 << bit;
+                assert!(tokens().read(&changed, peer(), &CID, NOW).is_err(), "{place}.{bit}");
+            }
+            assert!(tokens().read(&bytes[..place], peer(), &CID, NOW).is_err(), "cut at {place}");
+        }
+        let longer = [bytes, &[0]].concat();
+        assert!(tokens().read(&longer, peer(), &CID, NOW).is_err());
+        assert_eq!(tokens().read(&[9; 64], peer(), &CID, NOW), Err(Invalid::Foreign));
+    }
+
+    #[test]
+    fn ids_of_every_length_fit() {
+        for length in 0..=20 {
+            let original = Original::new(&[0xa5; 20][..length]).unwrap();
+            let token = tokens().mint(original, peer(), &CID, NOW);
+            assert_eq!(tokens().read(token.as_bytes(), peer(), &CID, NOW), Ok(original));
+        }
+        assert_eq!(Original::new(&[0; 21]), None);
+    }
+}
