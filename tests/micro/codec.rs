@@ -2,12 +2,13 @@
 
 use std::hint::black_box;
 
-use criterion::Criterion;
 use spooky_user::codec::{
     authority::Authority,
     field::{Limits, request_head, response_head},
     path::Target,
 };
+
+use crate::stopwatch::Stopwatch;
 
 type Field = (&'static [u8], &'static [u8]);
 
@@ -52,25 +53,22 @@ const RESPONSE: [Field; 6] = [
     (b"cache-control", b"max-age=3600"),
 ];
 
-pub(crate) fn benches(criterion: &mut Criterion) {
+pub(crate) fn benches(stopwatch: &mut Stopwatch) {
     let limits = Limits::default();
-    let mut group = criterion.benchmark_group("codec");
-    for (name, fields) in [("request, 5 fields", &SHORT[..]), ("request, 16 fields", &BROWSER[..])]
+    for (name, fields) in
+        [("codec/request, 5 fields", &SHORT[..]), ("codec/request, 16 fields", &BROWSER[..])]
     {
-        group.bench_function(name, |bencher| {
-            bencher.iter(|| request_head(black_box(fields).iter().copied(), &limits));
-        });
+        stopwatch.time(name, || request_head(black_box(fields).iter().copied(), &limits));
     }
-    group.bench_function("response, 6 fields", |bencher| {
-        bencher.iter(|| response_head(black_box(&RESPONSE).iter().copied(), &limits));
+    let fields = &RESPONSE[..];
+    stopwatch.time("codec/response, 6 fields", || {
+        response_head(black_box(fields).iter().copied(), &limits)
     });
     for (name, target) in [
-        ("target, normal", &b"/assets/app/main.js?v=20261122"[..]),
-        ("target, to be normalised", b"/a/./b/../%7euser//x%2Fy?q=%41"),
+        ("codec/target, normal", &b"/assets/app/main.js?v=20261122"[..]),
+        ("codec/target, to be normalised", b"/a/./b/../%7euser//x%2Fy?q=%41"),
     ] {
-        group.bench_function(name, |bencher| bencher.iter(|| Target::parse(black_box(target))));
+        stopwatch.time(name, || Target::parse(black_box(target)));
     }
-    group.bench_function("authority", |bencher| {
-        bencher.iter(|| Authority::parse(black_box(b"www.example.com:8443"), 443));
-    });
+    stopwatch.time("codec/authority", || Authority::parse(black_box(b"www.example.com:8443"), 443));
 }

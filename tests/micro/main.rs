@@ -1,23 +1,20 @@
 //! Micro benches of what every request or packet passes through in user space: `cargo bench -p spooky-tests --bench micro`
-//! (words after `--` choose among them; `--quick` is shorter). Medians in nanoseconds go to `bench/micro.json` below the
-//! target directory, for the tables of `cargo xtask bench`.
+//! (words after `--` choose those whose names have one of them). Nanoseconds go to stdout, and to `bench/micro.json` below
+//! the target directory for the tables of `cargo xtask bench`.
 
 mod balance;
 mod codec;
 mod packet;
-mod report;
 mod route;
+mod stopwatch;
 
-use criterion::Criterion;
+use stopwatch::Stopwatch;
 
 fn main() {
-    let dir = report::dir();
-    let mut criterion =
-        Criterion::default().output_directory(&dir.join("criterion")).configure_from_args();
-    codec::benches(&mut criterion);
-    route::benches(&mut criterion);
-    balance::benches(&mut criterion);
-    packet::benches(&mut criterion);
-    criterion.final_summary();
-    report::write(&dir);
+    let mut stopwatch = Stopwatch::new(std::env::args().skip(1));
+    codec::benches(&mut stopwatch);
+    route::benches(&mut stopwatch);
+    balance::benches(&mut stopwatch);
+    packet::benches(&mut stopwatch);
+    stopwatch.write();
 }

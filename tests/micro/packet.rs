@@ -3,7 +3,6 @@
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use criterion::{BenchmarkId, Criterion};
 use ipnet::IpNet;
 use spooky_common::{
     cid::{self, CID_LEN, LocalKey, Owner},
@@ -14,44 +13,42 @@ use spooky_user::dataplane::{
     quic::cid::{Issuer, Secrets},
 };
 
+use crate::stopwatch::Stopwatch;
+
 const KEY: LocalKey = LocalKey { k0: 3, k1: 4 };
 const OWNER: Owner = Owner { worker: 3, generation: 1 };
 
-pub(crate) fn benches(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("connection ID");
-    let issuer = Issuer::new(&Secrets::from_bytes(0, [0; 3], &[7; 32]), OWNER);
-    group.bench_function("issue", |bencher| bencher.iter(|| issuer.issue()));
-    let ours = issuer.issue();
-    group.bench_function("read", |bencher| bencher.iter(|| issuer.open(black_box(&ours))));
-    group.bench_function("read a stranger's", |bencher| {
-        bencher.iter(|| issuer.open(black_box(&[0x13; CID_LEN])));
-    });
-    group.bench_function("steer a short header", |bencher| {
-        let mut packet = [0x41; 40];
-        let mut dcid = [9; CID_LEN];
-        dcid[0] = cid::first_octet(0);
-        cid::seal(&mut dcid, &KEY, OWNER);
-        packet[1..=CID_LEN].copy_from_slice(&dcid);
-        let keys = [Some(KEY), None, None, None, None, None, None];
-        bencher.iter(|| {
-            let header = invariant::parse(black_box(&packet)).ok()?;
-            Some(steer::steer(&header, &keys, &KEY))
-        });
-    });
-    group.finish();
-
-    let mut group = criterion.benchmark_group("access list");
+pub(crate) fn benches(stopwatch: &mut Stopwatch) {
+    connection_ids(stopwatch);
     for count in [0, 1, 100_000] {
         let list = AccessList::new(false, &[], &deny(count));
-        for (name, source) in [
+        for (family, source) in [
             ("IPv4", IpAddr::V4(Ipv4Addr::new(10, 3, 0, 1))),
             ("IPv6", IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0x77, 0, 0, 0, 1))),
         ] {
-            group.bench_function(BenchmarkId::new(name, count), |bencher| {
-                bencher.iter(|| list.permits(black_box(source)));
+            stopwatch.time(&format!("access list/{family}, of {count}"), || {
+                list.permits(black_box(source))
             });
         }
     }
+}
+
+fn connection_ids(stopwatch: &mut Stopwatch) {
+    let issuer = Issuer::new(&Secrets::from_bytes(0, [0; 3], &[7; 32]), OWNER);
+    stopwatch.time("connection ID/issue", || issuer.issue());
+    let ours = issuer.issue();
+    stopwatch.time("connection ID/read", || issuer.open(black_box(&ours)));
+    stopwatch.time("connection ID/read a stranger's", || issuer.open(black_box(&[0x13; CID_LEN])));
+    let mut packet = [0x41; 40];
+    let mut dcid = [9; CID_LEN];
+    dcid[0] = cid::first_octet(0);
+    cid::seal(&mut dcid, &KEY, OWNER);
+    packet[1..=CID_LEN].copy_from_slice(&dcid);
+    let keys = [Some(KEY), None, None, None, None, None, None];
+    stopwatch.time("connection ID/steer a short header", || {
+        let header = invariant::parse(black_box(&packet)).ok()?;
+        Some(steer::steer(&header, &keys, &KEY))
+    });
 }
 
 /// Half of them in each family, none next to another.
