@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 use std::fmt;
-use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -12,13 +11,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::client::SendRequest;
 use h2::{Ping, PingPong};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::cluster::{Keepalive, Settings};
 use super::connect::{self, ConnectError, Transport};
 use super::connection::Connection;
 use super::pool::Pool;
+use super::wire::{Spare, Wire};
 
 /// Time for GOAWAY and the TLS and TCP farewell of a connection without streams.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -37,14 +36,16 @@ pub(super) enum End {
 /// An open connection that nobody knows yet.
 pub(super) struct Opened {
     sender: SendRequest<Bytes>,
-    http2: h2::client::Connection<Heard, Bytes>,
+    http2: h2::client::Connection<Wire<Transport>, Bytes>,
+    wire: Wire<Transport>,
     heard_at: Option<Rc<Cell<Instant>>>,
 }
 
 struct Driver {
     pool: Rc<Pool>,
     connection: Rc<Connection>,
-    http2: h2::client::Connection<Heard, Bytes>,
+    http2: h2::client::Connection<Wire<Transport>, Bytes>,
+    wire: Wire<Transport>,
     keepalive: Option<Pinger>,
     timer: Pin<Box<Sleep>>,
     /// `timer` fires then; `None` when it has fired and was not set again.
@@ -72,12 +73,17 @@ enum Due {
 }
 
 /// Opens a connection. Dropping the future closes it.
-pub(super) async fn open(address: SocketAddr, settings: &Settings) -> Result<Opened, ConnectError> {
+pub(super) async fn open(
+    address: SocketAddr,
+    settings: &Settings,
+    spare: Rc<Spare>,
+) -> Result<Opened, ConnectError> {
     let transport = connect::transport(address, settings.tls.as_ref()).await?;
     let heard_at = settings.keepalive.map(|_| Rc::new(Cell::new(Instant::now())));
-    let io = Heard { transport, at: heard_at.clone() };
-    let (sender, http2) = connect::http2(io, settings).await?;
-    Ok(Opened { sender, http2, heard_at })
+    let wire = Wire::new(transport, spare, heard_at.clone());
+    let other = wire.handle();
+    let (sender, http2) = connect::http2(wire, settings).await?;
+    Ok(Opened { sender, http2, wire: other, heard_at })
 }
 
 // === impl Opened ===
@@ -93,10 +99,12 @@ impl Opened {
                 Some(Pinger { settings, pings, heard_at, asked_at: None })
             });
         pool.add(&connection);
+        self.wire.gather();
         let driver = Driver {
             pool: Rc::clone(&pool),
             connection,
             http2: self.http2,
+            wire: self.wire,
             keepalive,
             timer: Box::pin(sleep_until(Instant::now())),
             armed: None,
@@ -118,6 +126,9 @@ impl Future for Driver {
         loop {
             if let Poll::Ready(result) = Pin::new(&mut this.http2).poll(cx) {
                 return Poll::Ready(result.map_or_else(End::Lost, |()| End::Closed));
+            }
+            if this.wire.poll_send(cx) == Poll::Ready(false) {
+                continue;
             }
             this.observe();
             if let Some(pinger) = &mut this.keepalive {
@@ -237,58 +248,5 @@ impl Pinger {
             Ok(()) => Due::Again,
             Err(_) => Due::At(None),
         }
-    }
-}
-
-/// A transport that notes when octets came.
-#[derive(Debug)]
-struct Heard {
-    transport: Transport,
-    at: Option<Rc<Cell<Instant>>>,
-}
-
-impl AsyncRead for Heard {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let before = buf.filled().len();
-        let result = Pin::new(&mut this.transport).poll_read(cx, buf);
-        if let Some(at) = this.at.as_ref().filter(|_| buf.filled().len() > before) {
-            at.set(Instant::now());
-        }
-        result
-    }
-}
-
-impl AsyncWrite for Heard {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().transport).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().transport).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.transport.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().transport).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().transport).poll_shutdown(cx)
     }
 }

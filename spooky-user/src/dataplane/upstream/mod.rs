@@ -19,6 +19,7 @@ mod pool;
 mod resets;
 pub mod tls;
 mod turns;
+mod wire;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -32,6 +33,7 @@ use self::cluster::{Cluster, Endpoint, Settings};
 pub use self::connection::Lease;
 use self::pool::Pool;
 use self::turns::Turns;
+use self::wire::Spare;
 use crate::dataplane::exchange::error::ProxyError;
 use crate::id::WorkerId;
 use crate::telemetry::metrics::WorkerMetrics;
@@ -46,6 +48,7 @@ pub struct Pools {
     pools: RefCell<HashMap<SocketAddr, Vec<Named>>>,
     turns: RefCell<Turns>,
     draining: Cell<bool>,
+    spare: Rc<Spare>,
 }
 
 /// A pool and the settings it was last asked for with, so that the usual comparison is one of pointers.
@@ -66,6 +69,7 @@ impl Pools {
             pools: RefCell::default(),
             turns: RefCell::default(),
             draining: Cell::new(false),
+            spare: Rc::default(),
         }
     }
 
@@ -151,7 +155,8 @@ impl Pools {
             return Rc::clone(&named.pool);
         }
         let settings = Arc::clone(&endpoint.settings);
-        let pool = Pool::new(endpoint.address, Arc::clone(&settings), Arc::clone(&self.metrics));
+        let (metrics, spare) = (Arc::clone(&self.metrics), Rc::clone(&self.spare));
+        let pool = Pool::new(endpoint.address, Arc::clone(&settings), metrics, spare);
         if self.draining.get() {
             pool.drain();
         }

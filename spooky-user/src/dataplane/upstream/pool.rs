@@ -19,6 +19,7 @@ use super::cluster::Settings;
 use super::connect::ConnectError;
 use super::connection::{Connection, Lease};
 use super::driver::{self, End};
+use super::wire::Spare;
 use crate::dataplane::exchange::error::{Kind, ProxyError};
 use crate::telemetry::metrics::WorkerMetrics;
 
@@ -26,6 +27,7 @@ pub(super) struct Pool {
     address: SocketAddr,
     settings: Arc<Settings>,
     metrics: Arc<WorkerMetrics>,
+    spare: Rc<Spare>,
     /// Those that take new streams, oldest first.
     connections: RefCell<Vec<Rc<Connection>>>,
     /// Drivers alive: the above and those that only end their streams.
@@ -61,12 +63,14 @@ impl Pool {
         address: SocketAddr,
         settings: Arc<Settings>,
         metrics: Arc<WorkerMetrics>,
+        spare: Rc<Spare>,
     ) -> Rc<Self> {
         let streams_expected = Cell::new(settings.max_streams.max(1));
         Rc::new(Self {
             address,
             settings,
             metrics,
+            spare,
             connections: RefCell::default(),
             alive: Cell::new(0),
             opening: Cell::new(0),
@@ -191,7 +195,8 @@ impl Pool {
     /// The life of one connection.
     async fn run_connection(self: Rc<Self>) {
         let limit = self.settings.connect_timeout;
-        let opened = match timeout(limit, driver::open(self.address, &self.settings)).await {
+        let opening = driver::open(self.address, &self.settings, Rc::clone(&self.spare));
+        let opened = match timeout(limit, opening).await {
             Ok(opened) => opened,
             Err(_) => Err(ConnectError::Timeout(limit)),
         };
