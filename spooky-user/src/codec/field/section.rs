@@ -12,6 +12,9 @@ const FIELD_OVERHEAD: usize = 32;
 const CONNECTION_SPECIFIC: [&[u8]; 5] =
     [b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"];
 
+/// Room from the start for what a browser sends and what is added for the backend.
+const FIELDS_USUAL: usize = 24;
+
 /// Whose fields these are: what else may be in a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sender {
@@ -72,7 +75,11 @@ impl<'l> Meter<'l> {
 
 impl Collected {
     pub(super) fn new(sender: Sender) -> Self {
-        Self { headers: HeaderMap::new(), content_length: None, sender }
+        let headers = match sender {
+            Sender::Client => HeaderMap::with_capacity(FIELDS_USUAL),
+            Sender::Backend => HeaderMap::new(),
+        };
+        Self { headers, content_length: None, sender }
     }
 
     /// Checks one regular field and keeps it.

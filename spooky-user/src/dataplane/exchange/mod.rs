@@ -11,8 +11,9 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
-use crate::codec::field::RequestHead;
+use http::HeaderValue;
 
+use crate::codec::field::RequestHead;
 use crate::id::ListenerId;
 use link::Link;
 
@@ -32,10 +33,12 @@ pub struct Exchange {
 }
 
 /// What is known of the client for logs and forwarded fields.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Client {
     /// Address of the last validated path, never one a packet merely claims.
     pub address: IpAddr,
+    /// The same as backends are told it.
+    pub forwarded_for: HeaderValue,
     /// Its port on that path.
     pub port: u16,
     /// The listener it came to.

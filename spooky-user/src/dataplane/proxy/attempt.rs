@@ -58,7 +58,7 @@ impl<'e> Attempt<'e> {
         record: &mut Record<'_>,
     ) -> Result<(), Failure> {
         let mut lease = self.lease().await?;
-        let request = forward::request(self.exchange, self.endpoint, &record.id)
+        let request = forward::request(self.exchange, self.endpoint)
             .map_err(|error| Failure::before_head(error.kind))?;
         let _active = Active::begin(shard);
         let (response, upload) = lease

@@ -11,28 +11,25 @@ use crate::dataplane::exchange::error::{Kind, ProxyError};
 use crate::dataplane::upstream::cluster::{Cluster, Endpoint};
 use crate::telemetry::request_id::RequestId;
 
-/// The request as the backend gets it: the fields that speak about the client are spooky's own.
+/// Puts spooky's own in the place of the fields that speak about the client, once for all attempts.
+pub(super) fn replace_fields(exchange: &mut Exchange, id: &RequestId) {
+    let client = exchange.client.forwarded_for.clone();
+    let head = &mut exchange.head;
+    let (scheme, authority) = (head.scheme, &head.authority);
+    forwarded::replace_in_request(&mut head.headers, client, scheme, authority, id.as_bytes());
+}
+
+/// The request as the backend gets it, after [`replace_fields`].
 ///
 /// `:scheme` follows the connection to the backend, not the client's: servers that check it compare it with what they see.
 /// The client's is in X-Forwarded-Proto.
-pub(super) fn request(
-    exchange: &Exchange,
-    endpoint: &Endpoint,
-    id: &RequestId,
-) -> Result<Request<()>, ProxyError> {
+pub(super) fn request(exchange: &Exchange, endpoint: &Endpoint) -> Result<Request<()>, ProxyError> {
     let head = &exchange.head;
     let mut parts = Request::new(()).into_parts().0;
     parts.method = head.method.clone();
     parts.version = Version::HTTP_2;
     parts.uri = uri(exchange, endpoint).ok_or(ProxyError::new(Kind::ClientMalformed))?;
     parts.headers = head.headers.clone();
-    forwarded::replace_in_request(
-        &mut parts.headers,
-        exchange.client.address,
-        head.scheme,
-        &head.authority,
-        id.as_bytes(),
-    );
     Ok(Request::from_parts(parts, ()))
 }
 

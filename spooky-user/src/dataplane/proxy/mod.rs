@@ -70,11 +70,12 @@ struct Failure {
 }
 
 /// Serves one request to its end. Dropping the future cancels it: the backend's stream is reset, its place given back.
-pub async fn serve(exchange: Exchange, context: Rc<Context>) {
+pub async fn serve(mut exchange: Exchange, context: Rc<Context>) {
     let snapshot = context.snapshot();
-    let mut serving = Serving::begin(&exchange.link, &context);
+    let link = Rc::clone(&exchange.link);
+    let mut serving = Serving::begin(&link, &context);
     let mut record = Record::begin(&context);
-    let outcome = run(&exchange, &snapshot, &context, &mut record).await;
+    let outcome = run(&mut exchange, &snapshot, &context, &mut record).await;
     if let Err(failure) = outcome {
         record.error = Some(failure.error.kind);
         context.metrics.proxy_errors.inc(failure.error.kind as usize, failure.error.label());
@@ -85,7 +86,7 @@ pub async fn serve(exchange: Exchange, context: Rc<Context>) {
 }
 
 async fn run<'s>(
-    exchange: &Exchange,
+    exchange: &mut Exchange,
     snapshot: &'s Snapshot,
     context: &Context,
     record: &mut Record<'s>,
@@ -99,17 +100,20 @@ async fn run<'s>(
     record.route = Some(route);
     let cluster = snapshot.cluster(route.cluster).ok_or(Failure::before_head(Kind::NoRoute))?;
     record.cluster = Some(cluster);
-    attempts(exchange, cluster, context, record).await
+    // What is hashed is what the client sent.
+    let key = forward::hash_key(exchange, cluster);
+    forward::replace_fields(exchange, &record.id);
+    attempts(exchange, cluster, key, context, record).await
 }
 
 /// Tries endpoints until one has answered, or none is left that may be tried.
 async fn attempts<'s>(
     exchange: &Exchange,
     cluster: &'s Arc<Cluster>,
+    key: u64,
     context: &Context,
     record: &mut Record<'s>,
 ) -> Result<(), Failure> {
-    let key = forward::hash_key(exchange, cluster);
     let mut tried = Tried::default();
     let mut last = Failure::before_head(Kind::NoHealthyEndpoint);
     for _ in 0..cluster.attempts.max(1) {

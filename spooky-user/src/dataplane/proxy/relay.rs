@@ -127,20 +127,25 @@ impl<'e> Relay<'e> {
         if let Some(kind) = self.link.failure() {
             return Poll::Ready(Err(ProxyError::new(kind)));
         }
+        let mut moved = false;
         while let Step::Progress = self.poll_upload(cx, record)? {
-            self.last_progress = Instant::now();
+            moved = true;
         }
         loop {
             let step = match &mut self.download {
                 Download::Head(_) => self.poll_head(cx, record, opened, on_head)?,
-                Download::Body(_) => self.poll_body(cx, record)?,
+                Download::Body(_) => self.poll_body(cx, record, &mut moved)?,
                 Download::Over => return Poll::Ready(Ok(())),
             };
             match step {
-                Step::Progress => self.last_progress = Instant::now(),
-                Step::Wait => return Poll::Pending,
+                Step::Progress => moved = true,
+                Step::Wait => break,
             }
         }
+        if moved {
+            self.last_progress = Instant::now();
+        }
+        Poll::Pending
     }
 
     // === request ===
@@ -244,13 +249,14 @@ impl<'e> Relay<'e> {
         &mut self,
         cx: &mut Context<'_>,
         record: &mut Record<'_>,
+        moved: &mut bool,
     ) -> Result<Step, ProxyError> {
         let Download::Body(body) = &mut self.download else { return Ok(Step::Wait) };
         let accepted = self.link.take_accepted();
         if accepted > 0 {
             // An error means that the stream is over: nothing is left to open a window for.
             let _ = body.flow_control().release_capacity(accepted);
-            self.last_progress = Instant::now();
+            *moved = true;
         }
         if !self.link.has_response_room() {
             return Ok(Step::Wait);

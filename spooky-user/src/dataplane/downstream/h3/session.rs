@@ -4,16 +4,19 @@
 //! no route and no backend.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::hash::BuildHasherDefault;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use http::HeaderValue;
 use quiche::h3::{self, Event, NameValue};
 
 use super::code;
-use super::stream::{Flushed, Stream};
+use super::stream::{Flushed, Stream, StreamHasher};
 use crate::codec::field::{self, Answer, Limits, Malformed};
+use crate::codec::forwarded;
 use crate::dataplane::exchange::error::Kind;
 use crate::dataplane::exchange::link::{Link, Outbound};
 use crate::dataplane::exchange::mailbox::Mailbox;
@@ -61,10 +64,12 @@ enum Leaving {
 /// The HTTP/3 state of one connection.
 pub struct Session {
     http: h3::Connection,
-    streams: HashMap<u64, Stream>,
+    streams: HashMap<u64, Stream, BuildHasherDefault<StreamHasher>>,
     shared: Rc<Shared>,
     mailbox: Rc<Mailbox>,
     cid: [u8; 20],
+    /// The client's address and its text for backends, from its first request on.
+    forwarded_for: Option<(IpAddr, HeaderValue)>,
     /// Above every request stream seen: the ID a GOAWAY would carry.
     next_stream: u64,
     requests: u64,
@@ -134,10 +139,11 @@ impl Session {
         let http = h3::Connection::with_transport(transport, &shared.config)?;
         Ok(Self {
             http,
-            streams: HashMap::new(),
+            streams: HashMap::default(),
             shared,
             mailbox,
             cid,
+            forwarded_for: None,
             next_stream: 0,
             requests: 0,
             leaving: Leaving::No,
@@ -251,6 +257,7 @@ impl Session {
         self.shared.metrics.requests_active.inc();
         let client = Client {
             address: peer.ip(),
+            forwarded_for: self.forwarded_for(peer.ip()),
             port: peer.port(),
             listener: self.shared.listener,
             cid: self.cid,
@@ -258,6 +265,17 @@ impl Session {
         // quiche reports the end of a bodyless request as the next event; the stream tells for sure.
         let end_of_stream = transport.stream_finished(id);
         Some(Exchange { head, link, client, opened: now, end_of_stream })
+    }
+
+    fn forwarded_for(&mut self, address: IpAddr) -> HeaderValue {
+        match &self.forwarded_for {
+            Some((known, text)) if *known == address => text.clone(),
+            _ => {
+                let text = forwarded::address(address);
+                self.forwarded_for = Some((address, text.clone()));
+                text
+            }
+        }
     }
 
     /// A head that RFC 9114 §4.1.2 or a limit forbids: answered where an answer helps, else reset.

@@ -7,6 +7,7 @@
 //! ```
 //! The stream is forgotten when both sides are over.
 
+use std::hash::Hasher;
 use std::rc::Rc;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -51,6 +52,28 @@ pub enum Flushed {
     Blocked,
     /// The client asked for no more of the response (STOP_SENDING) or the stream is gone.
     Stopped,
+}
+
+/// Hashes stream IDs by one multiplication: IDs come in sequence, and a connection has at most `max_streams` open, so that
+/// a client that chose them to collide would slow down itself.
+#[derive(Debug, Default)]
+pub struct StreamHasher(u64);
+
+impl Hasher for StreamHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(self.0 ^ u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, id: u64) {
+        // The two lowest bits are the same for all of a client's requests (RFC 9000 §2.1). The factor is 2^64 / φ.
+        self.0 = (id >> 2).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 impl Stream {
