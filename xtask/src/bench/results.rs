@@ -83,7 +83,12 @@ impl Table {
     }
 
     fn values(&self, subject: &str, figure: Figure) -> Vec<Option<f64>> {
-        self.kept().iter().map(|round| round.figure(subject, figure)).collect()
+        // The floor of a round is what it was at both of its ends.
+        let of = |round: &&Round| match (subject, figure) {
+            (FLOOR, Figure::Cost) => round.bare_quiche(),
+            _ => round.figure(subject, figure),
+        };
+        self.kept().iter().map(of).collect()
     }
 
     pub(crate) fn summary(&self, subject: &str, figure: Figure) -> Option<Summary> {
@@ -177,12 +182,16 @@ impl Round {
         self.samples.get(subject)?.figure(figure)
     }
 
-    /// Idle connections ask nothing of the backend.
-    fn floor(&self, idle: bool) -> Option<f64> {
+    fn bare_quiche(&self) -> Option<f64> {
         let first = self.figure(FLOOR, Figure::Cost)?;
         let again = self.figure(FLOOR_AGAIN, Figure::Cost).unwrap_or(first);
+        Some((first + again) / 2.0)
+    }
+
+    /// Idle connections ask nothing of the backend.
+    fn floor(&self, idle: bool) -> Option<f64> {
         let backend = if idle { 0.0 } else { self.figure(BACKEND, Figure::Cost)? };
-        Some((first + again) / 2.0 + backend)
+        Some(self.bare_quiche()? + backend)
     }
 }
 

@@ -20,7 +20,7 @@ const LEFT: f64 = 230.0;
 const LONGEST: f64 = 400.0;
 const ROW: f64 = 22.0;
 const BAR: f64 = 13.0;
-const HEAD: f64 = 34.0;
+const HEAD: f64 = 50.0;
 
 const STYLE: &str = "\
 text{font:12px system-ui,sans-serif;fill:#57606a}.title{font-weight:600}.own{fill:#1f7a8c}\
@@ -143,8 +143,8 @@ mod tests {
         let bars = vec![("spooky-off".to_owned(), of(10.0)), ("a&b".to_owned(), of(40.0))];
         let panel = Panel { title: "x < y".to_owned(), bars, mark: Some(("F".to_owned(), 20.0)) };
         let svg = draw(&[panel]);
-        assert!(svg.contains("class=\"own\" x=\"230\" y=\"34.0\" width=\"100.0\""), "{svg}");
-        assert!(svg.contains("class=\"other\" x=\"230\" y=\"56.0\" width=\"400.0\""), "{svg}");
+        assert!(svg.contains("class=\"own\" x=\"230\" y=\"50.0\" width=\"100.0\""), "{svg}");
+        assert!(svg.contains("class=\"other\" x=\"230\" y=\"72.0\" width=\"400.0\""), "{svg}");
         assert!(svg.contains("a&amp;b") && svg.contains("x &lt; y") && svg.contains(">F 20.0<"));
         assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"));
         assert_eq!(svg.matches("<rect").count(), 2);
