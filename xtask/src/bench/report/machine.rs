@@ -19,7 +19,7 @@ pub(crate) fn describe(lab: &Lab, options: &Options) -> Vec<(String, String)> {
         ("placement", placement(lab)),
         (
             "spooky",
-            "release profile, 1 worker, one route, no access log, defaults otherwise".into(),
+            "release profile, 1 worker, one route, no access log, [defaults otherwise](../tests/load/peers/spooky.yaml)".into(),
         ),
         ("generator", "`spooky-load` (quiche): one thread, GSO and GRO, warm connections".into()),
     ];
