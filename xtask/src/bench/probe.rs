@@ -25,8 +25,9 @@ const JEMALLOC: &str = "_rjem_";
 
 /// The program that times the XDP program, and the key of its result.
 const XDP_COST: &str = "spooky-xdp-cost";
-/// Results that other parts of the bench leave beside ours.
-const BESIDE: [&str; 2] = ["micro", "gate"];
+/// Results that other parts of the bench leave beside ours, and what makes them.
+const BESIDE: [(&str, &str); 2] =
+    [("micro", "cargo bench -p spooky-tests --bench micro"), ("gate", "cargo xtask bench --gate")];
 
 /// # Errors
 /// A signal came, or a program of the project does not answer.
@@ -47,12 +48,12 @@ pub(crate) fn all(
     }
     if options.only.is_empty() {
         xdp(lab, results);
-        for name in BESIDE {
+        for (name, remedy) in BESIDE {
             let file = lab::results_dir().join(format!("{name}.json"));
             let text = fs::read_to_string(&file).unwrap_or_default();
-            match serde_json::from_str(&text) {
-                Ok(value) => drop(results.others.insert(name.to_owned(), value)),
-                Err(_) => results.miss(format!("{name}: no {}", file.display())),
+            match serde_json::from_str(&text).ok().map(as_list) {
+                Some(value) => drop(results.others.insert(name.to_owned(), value)),
+                None => results.miss(format!("{name}: no {}; `{remedy}` makes it", file.display())),
             }
         }
     }
@@ -208,6 +209,15 @@ fn read(text: &str) -> Counted {
     counted
 }
 
+/// Figures by their names, as a list of times with names; other results as they are.
+fn as_list(value: Value) -> Value {
+    let Some(figures) = value["figures"].as_object() else { return value };
+    let benches = figures.iter().map(|(name, of)| {
+        json!({ "name": name, "ns": of["median"], "min": of["min"], "max": of["max"] })
+    });
+    json!({ "benches": benches.collect::<Vec<Value>>() })
+}
+
 fn xdp(lab: &Lab, results: &mut Results) {
     let program = lab.program(XDP_COST);
     let repetitions = if lab.extent == Extent::Full { "9" } else { "3" };
@@ -253,6 +263,14 @@ mod tests {
         assert_eq!(counted(csv), Some(1234.0));
         assert_eq!(counted("<not counted>,,raw_syscalls:sys_enter,0,100.00,,\n"), None);
         assert_eq!(counted(""), None);
+    }
+
+    #[test]
+    fn figures_by_name_become_a_list() {
+        let figures = json!({"figures": {"a route": {"median": 2.5, "min": 2, "max": 3}}});
+        let benches = json!({"benches": [{"name": "a route", "ns": 2.5, "min": 2, "max": 3}]});
+        assert_eq!(as_list(figures), benches);
+        assert_eq!(as_list(json!({"scenarios": []})), json!({"scenarios": []}));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What moved since another result by more than the noise of both. Where a subject has a ratio to the floor, that is
 //! compared and not its time: another day, another machine. Reads two results.
 
+use crate::bench::probe::{ALLOCATIONS, INSTRUCTIONS, SYSTEM_CALLS};
 use crate::bench::results::Results;
 use crate::bench::stats::{Summary, moved};
 use crate::command::Failure;
@@ -10,13 +11,17 @@ use std::fs;
 use std::path::Path;
 
 /// Figures worth a line, each with whether less is better.
-const FIGURES: [(&str, &str, bool); 6] = [
+const FIGURES: [(&str, &str, bool); 10] = [
     ("of_floor", "CPU of F", true),
     ("cpu_us", "CPU µs/request", true),
     ("p99_us", "p99 µs", true),
     ("kib_per_connection", "KiB a connection", true),
     ("peak_kib", "peak KiB", true),
     ("requests_per_second", "requests/s", false),
+    (SYSTEM_CALLS, "system calls", true),
+    (ALLOCATIONS, "allocations", true),
+    (INSTRUCTIONS, "instructions", true),
+    ("ns", "ns", true),
 ];
 
 /// Place, scenario, subject, figure.
@@ -78,7 +83,38 @@ fn figures(result: &Value) -> BTreeMap<Key, Summary> {
             }
         }
     }
+    figures.extend(counts(result));
+    figures.extend(times(result));
     figures
+}
+
+/// What was counted once: only the least noise is granted.
+fn counts(result: &Value) -> impl Iterator<Item = (Key, Summary)> {
+    let counts = result["counts"].as_array().into_iter().flatten();
+    counts.filter_map(|count| {
+        let name = |key: &str| count[key].as_str().map(str::to_owned);
+        let value = count["per_request"].as_f64()?;
+        let key = ["counted".to_owned(), name("scenario")?, name("subject")?, name("what")?];
+        Some((key, Summary { median: value, min: value, max: value }))
+    })
+}
+
+/// Nanoseconds that other programs measured.
+fn times(result: &Value) -> impl Iterator<Item = (Key, Summary)> {
+    let lists = [("xdp", "cases"), ("micro", "benches")].into_iter();
+    lists.flat_map(|(program, list)| {
+        let entries = result["others"][program][list].as_array().into_iter().flatten();
+        entries.filter_map(move |entry| {
+            let mut name = entry["name"].as_str()?.to_owned();
+            if let Some(entries) = entry["entries"].as_u64() {
+                name = format!("{name}, {entries} entries");
+            }
+            let median = entry["ns"].as_f64()?;
+            let end = |key: &str| entry[key].as_f64().unwrap_or(median);
+            let summary = Summary { median, min: end("min"), max: end("max") };
+            Some(([program.to_owned(), String::new(), name, "ns".to_owned()], summary))
+        })
+    })
 }
 
 fn summary(value: &Value) -> Option<Summary> {
@@ -89,7 +125,8 @@ fn summary(value: &Value) -> Option<Summary> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::results::table_of;
+    use crate::bench::results::{Count, table_of};
+    use serde_json::json;
 
     fn result(floor: f64, off: f64) -> Results {
         let round: &[(&str, f64)] = &[("floor", floor), ("spooky-off", off), ("backend", 1.0)];
@@ -118,6 +155,26 @@ mod tests {
             !text.lines().any(|line| line.contains("spooky-off") && line.contains("CPU")),
             "{text}"
         );
+    }
+
+    #[test]
+    fn counts_and_nanoseconds_are_compared_too() {
+        let of = |calls: f64, ns: f64| {
+            let mut results = result(9.0, 20.0);
+            results.counts.push(Count {
+                scenario: "get".to_owned(),
+                subject: "spooky-off".to_owned(),
+                what: SYSTEM_CALLS,
+                per_request: calls,
+            });
+            let xdp = json!({"cases": [{"name": "pass v4", "entries": 0, "ns": ns}]});
+            results.others.insert("xdp".to_owned(), xdp);
+            results
+        };
+        let text = compared(&of(1.0, 50.0), &of(2.0, 40.0));
+        let line = |part: &str| text.lines().find(|line| line.contains(part)).unwrap_or_default();
+        assert!(line("system calls").contains("WORSE"), "{text}");
+        assert!(line("pass v4, 0 entries").contains("better"), "{text}");
     }
 
     #[test]
