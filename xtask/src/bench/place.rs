@@ -3,7 +3,7 @@
 
 use crate::command::{Failure, cannot_start, line, which};
 use std::ffi::OsStr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -125,7 +125,8 @@ impl Drop for Net {
 fn inside(namespace: &str, cores: &str, program: &OsStr) -> Command {
     use std::os::unix::process::CommandExt as _;
     let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", "--", "ip", "netns", "exec", namespace]);
+    command.args(["--pdeathsig", "KILL", "--"]).arg(ip_program());
+    command.args(["netns", "exec", namespace]);
     command.args(["taskset", "-c", cores]).arg(program).stdin(Stdio::null());
     // Ctrl-C of the terminal reaches the bench alone, which ends its children in order.
     command.process_group(0);
@@ -150,14 +151,20 @@ fn owner(name: &str) -> Option<u32> {
 
 fn delete(namespace: &str) {
     // It may never have been made.
-    let quiet =
-        Command::new("ip").args(["netns", "delete", namespace]).stderr(Stdio::null()).status();
+    let quiet = Command::new(ip_program())
+        .args(["netns", "delete", namespace])
+        .stderr(Stdio::null())
+        .status();
     drop(quiet);
 }
 
+/// In a directory that the PATH of a user may lack.
+fn ip_program() -> PathBuf {
+    which("ip").unwrap_or_else(|| "ip".into())
+}
+
 fn ip(arguments: &[&str]) -> Result<(), Failure> {
-    let program = which("ip").ok_or_else(|| Failure::new("`ip` is missing: cargo xtask setup"))?;
-    let mut command = Command::new(program);
+    let mut command = Command::new(ip_program());
     command.args(arguments);
     let output = command.output().map_err(|error| cannot_start(&command, &error))?;
     if output.status.success() {

@@ -46,7 +46,9 @@ pub(crate) fn everything(lab: &Lab, options: &Options, results: &Results) -> Res
     if let Some(file) = &options.against {
         say(format_args!("\n{}", against::compare(file, results)?));
     }
-    if options.write_docs {
+    if options.write_docs && results.is_partial {
+        say("docs/performance.md is left as it was: this result is a part");
+    } else if options.write_docs {
         page::write_all(root(), results, lab.cores.are_enough_for_two())?;
         say("written: docs/performance.md and docs/performance/*.svg");
     }

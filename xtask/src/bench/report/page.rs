@@ -44,9 +44,6 @@ fn chart_file(place: Place, name: &str) -> String {
 
 fn page(results: &Results, enough_cores: bool) -> String {
     let mut page = String::from(include_str!("page-head.txt"));
-    if results.is_partial {
-        page.push_str("\n**This run was stopped before its end: what follows is a part.**\n");
-    }
     page.push_str("\n| | |\n|---|---|\n");
     for (name, value) in &results.machine {
         page.push_str(&format!("| {name} | {} |\n", value.replace('|', "\\|")));
