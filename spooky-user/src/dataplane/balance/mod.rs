@@ -2,7 +2,7 @@
 //!
 //! May import: exchange, codec, id, telemetry. Health and load are told to it, never looked up by it.
 //!
-//! A [`Balancer`] is immutable and shared by all workers; what moves (a position, credits, a generator) is a worker's own
+//! A [`Balancer`] is immutable and shared by all workers; what moves (a queue, due times, a generator) is a worker's own
 //! [`Turn`]. A retry calls [`Balancer::pick`] again with an `eligible` that also refuses the endpoints already tried.
 
 mod random;
@@ -70,7 +70,7 @@ pub struct Turn {
 #[derive(Debug)]
 enum State {
     RoundRobin(round_robin::Queue),
-    WeightedRoundRobin(weighted_round_robin::Credits),
+    WeightedRoundRobin(weighted_round_robin::Schedule),
     Random,
     RingHash(ring_hash::Seen),
 }
@@ -126,7 +126,7 @@ impl Balancer {
                 State::RoundRobin(round_robin::Queue::new(count.0, &mut rng))
             }
             Self::WeightedRoundRobin(weights) => {
-                State::WeightedRoundRobin(weighted_round_robin::Credits::new(&weights.0, &mut rng))
+                State::WeightedRoundRobin(weighted_round_robin::Schedule::new(&weights.0, &mut rng))
             }
             Self::Random(_) => State::Random,
             Self::RingHash(ring) => State::RingHash(ring_hash::Seen::new(ring.endpoint_count())),
@@ -147,8 +147,8 @@ impl Balancer {
     ) -> Option<usize> {
         match (self, &mut turn.state) {
             (Self::RoundRobin(_), State::RoundRobin(queue)) => queue.pick(eligible),
-            (Self::WeightedRoundRobin(weights), State::WeightedRoundRobin(credits)) => {
-                credits.pick(&weights.0, eligible)
+            (Self::WeightedRoundRobin(weights), State::WeightedRoundRobin(schedule)) => {
+                schedule.pick(&weights.0, eligible)
             }
             (Self::Random(table), State::Random) => table.pick(&mut turn.rng, eligible),
             (Self::RingHash(ring), State::RingHash(seen)) => ring.pick(seen, key, eligible),
