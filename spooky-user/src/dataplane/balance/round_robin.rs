@@ -1,7 +1,7 @@
 //! Round robin: whoever has waited longest. Imports nothing of the crate.
 //!
 //! A position that skips ineligible endpoints would give the successor of a dead endpoint a double share. A queue does not:
-//! the eligible ones keep taking strict turns among themselves, and one that comes back is next, once.
+//! the eligible ones keep taking strict turns among themselves, and one that comes back takes its turn among them, once.
 
 use std::collections::VecDeque;
 
@@ -18,10 +18,15 @@ impl Queue {
     }
 
     pub(super) fn pick(&mut self, mut eligible: impl FnMut(usize) -> bool) -> Option<usize> {
-        let place = self.0.iter().position(|&index| eligible(index as usize))?;
-        // Moves at most `place` elements, and the length is what it was: nothing is allocated.
-        let index = self.0.remove(place)?;
-        self.0.push_back(index);
-        Some(index as usize)
+        // Who is not eligible when its turn comes misses it: left in front, a dead half would be asked in every pick.
+        for _ in 0..self.0.len() {
+            // The length is what it was afterwards: nothing is allocated.
+            let index = self.0.pop_front()?;
+            self.0.push_back(index);
+            if eligible(index as usize) {
+                return Some(index as usize);
+            }
+        }
+        None
     }
 }
