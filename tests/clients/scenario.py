@@ -14,11 +14,12 @@ import flood
 import hostile
 import traffic
 import transfer
+import transport
 from h3client import Failed, Target
 
 SCENARIOS = {
     function.__name__: function
-    for module in (traffic, transfer, hostile, flood)
+    for module in (traffic, transfer, transport, hostile, flood)
     for function in module.SCENARIOS
 }
 

@@ -30,4 +30,5 @@ mod routing;
 mod scene;
 mod steering;
 mod tls;
+mod transport;
 mod validation;
