@@ -19,6 +19,7 @@ mod cancellation;
 mod crosstalk;
 mod drain;
 mod faults;
+mod hostile;
 mod listeners;
 mod load;
 mod malformed;

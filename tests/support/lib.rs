@@ -8,7 +8,8 @@
 //! netns.rs       network namespaces with a multi-queue veth pair   relay.rs     a UDP path that loses, swaps, rebinds
 //! metrics.rs     scrape and compare                                certs.rs     a certificate authority of the test's own
 //! wait.rs        until a state or a deadline                       privilege.rs what needs root says so aloud
-//! http1.rs       one GET, for the admin port                       programs.rs  where the binaries are
+//! hostile.rs     a backend that breaks HTTP/2                      programs.rs  where the binaries are
+//! http1.rs       one GET, for the admin port
 //! bpf.rs         the maps a daemon holds                           ports.rs     free ports; process.rs a child as a guard
 //! ../load/       socket.rs, train.rs, timers.rs: GSO, GRO and deadlines of the load generator and the floor server
 //! ```
@@ -18,6 +19,7 @@ pub mod bpf;
 pub mod certs;
 pub mod clients;
 pub mod config;
+pub mod hostile;
 pub mod http1;
 pub mod metrics;
 pub mod netns;

@@ -1,0 +1,164 @@
+//! Backends that break HTTP/2: rows D01 to D05. What they do costs a 502 or a reset for the request that asked them, bounded
+//! memory, and nothing to the requests of other upstreams.
+
+use std::io;
+
+use serde_json::{Value, json};
+use spooky_tests::hostile::{
+    END_HEADERS, END_STREAM, Hostile, Peer, STATUS_200, field, frame, indexed_field,
+};
+
+use crate::scene::{LONG, SOON, Scene, Turn, assert_ok};
+
+type Misbehaviour = fn(&mut Peer, u32) -> io::Result<()>;
+
+/// A response head that no client may see (RFC 9113 §8.1.1).
+const HEADS: [(&str, Misbehaviour); 11] = [
+    ("d01-cr-lf", |peer, id| head(peer, id, &[field(b"x-split", b"a\r\nx-injected: 1")])),
+    ("d01-nul", |peer, id| head(peer, id, &[field(b"x-nul", b"a\0b")])),
+    ("d01-upper-case", |peer, id| head(peer, id, &[field(b"X-Upper", b"1")])),
+    ("d01-empty-name", |peer, id| head(peer, id, &[field(b"", b"1")])),
+    ("d01-connection", |peer, id| head(peer, id, &[field(b"connection", b"close")])),
+    ("d01-transfer-encoding", |peer, id| {
+        head(peer, id, &[field(b"transfer-encoding", b"chunked")])
+    }),
+    ("d01-two-statuses", |peer, id| head(peer, id, &[STATUS_200.to_vec()])),
+    ("d01-no-status", |peer, id| peer.head(id, &field(b"x-only", b"1"), true)),
+    ("d01-status-99", |peer, id| peer.head(id, &field(b":status", b"99"), true)),
+    ("d01-status-1000", |peer, id| peer.head(id, &field(b":status", b"1000"), true)),
+    ("d01-status-word", |peer, id| peer.head(id, &field(b":status", b"ok"), true)),
+];
+
+fn head(peer: &mut Peer, stream_id: u32, fields: &[Vec<u8>]) -> io::Result<()> {
+    peer.head(stream_id, &[STATUS_200, &fields.concat()].concat(), true)
+}
+
+/// Floods and frames that end the connection to the backend, or at least its stream.
+const CONDUCT: [(&str, Misbehaviour); 10] = [
+    ("d02-window-update-0", |peer, id| {
+        peer.head(id, STATUS_200, false)?;
+        peer.send(frame::WINDOW_UPDATE, 0, id, &[0; 4])
+    }),
+    ("d02-window-overflow", |peer, id| {
+        peer.head(id, STATUS_200, false)?;
+        peer.send(frame::WINDOW_UPDATE, 0, 0, &0x7fff_ffff_u32.to_be_bytes())
+    }),
+    ("d02-data-on-idle-stream", |peer, _| peer.send(frame::DATA, END_STREAM, 9999, b"x")),
+    ("d02-push", |peer, id| {
+        let promised = [&2_u32.to_be_bytes()[..], STATUS_200].concat();
+        peer.send(frame::PUSH_PROMISE, END_HEADERS, id, &promised)
+    }),
+    ("d02-resets-of-idle-streams", |peer, _| {
+        (0..5000).try_for_each(|n| peer.send(frame::RST_STREAM, 0, 10_001 + 2 * n, &[0; 4]))
+    }),
+    ("d03-continuations", |peer, id| {
+        peer.send(frame::HEADERS, 0, id, STATUS_200)?;
+        (0..20_000).try_for_each(|_| {
+            peer.send(frame::CONTINUATION, 0, id, &field(b"x-more", &[b'a'; 900]))
+        })
+    }),
+    ("d04-hpack-bomb", |peer, id| {
+        // One entry of 4,000 octets, and 16,000 references of one octet: 64 MB of fields.
+        let mut block = STATUS_200.to_vec();
+        block.extend(indexed_field(b"x-large", &[b'a'; 3900]));
+        block.resize(block.len() + 12_000, 0x80 | 62);
+        peer.head(id, &block, true)
+    }),
+    ("d05-pings", |peer, id| {
+        peer.head(id, STATUS_200, false)?;
+        (0..100_000).try_for_each(|_| peer.send(frame::PING, 0, 0, &[7; 8]))?;
+        peer.close()
+    }),
+    ("d05-settings", |peer, id| {
+        peer.head(id, STATUS_200, false)?;
+        (0..100_000).try_for_each(|_| peer.send(frame::SETTINGS, 0, 0, &[]))?;
+        peer.close()
+    }),
+    ("d05-empty-data", |peer, id| {
+        peer.head(id, STATUS_200, false)?;
+        (0..100_000).try_for_each(|_| peer.send(frame::DATA, 0, id, &[]))?;
+        peer.close()
+    }),
+];
+
+/// A route `/NAME` to each hostile backend, everything else to an honest one.
+fn scene(cases: &[(&str, Misbehaviour)]) -> (Scene, Vec<Hostile>) {
+    let hostile: Vec<Hostile> =
+        cases.iter().map(|(_, misbehave)| Hostile::start(*misbehave)).collect();
+    let scene = Scene::with(Turn::alone(), 1, |config, backends| {
+        let mut config = config.forward(backends).set("/workers/count", json!(1));
+        for ((name, _), backend) in cases.iter().zip(&hostile) {
+            let endpoints = json!([{ "name": "h", "address": backend.address().to_string() }]);
+            let upstream =
+                json!({ "endpoints": endpoints, "timeouts": { "response_header": "5s" } });
+            config = config.set(&format!("/upstreams/{name}"), upstream).route(
+                name,
+                json!({ "path": format!("/{name}") }),
+                name,
+            );
+        }
+        config
+    });
+    (scene, hostile)
+}
+
+#[test]
+fn a_response_head_that_breaks_the_rules_is_502() {
+    let (scene, hostile) = scene(&HEADS);
+    for ((name, _), backend) in HEADS.iter().zip(&hostile) {
+        let answer = scene.target.fetch(&format!("/{name}"));
+        assert_eq!(
+            (&answer["status"], &answer["end"]),
+            (&json!(502), &json!("clean")),
+            "{name}: {answer:#}"
+        );
+        assert_eq!(answer["headers"].to_string().matches("injected").count(), 0, "{name}");
+        assert!(backend.requests() >= 1, "{name}");
+    }
+    assert_ok(&scene.target.fetch("/"));
+}
+
+/// The `h2` package reads request pseudo-header fields of a response and forgets them (docs/codex/known-limits.md): they must at
+/// least go no further.
+#[test]
+fn a_request_field_in_a_response_goes_no_further() {
+    let (scene, _hostile) =
+        scene(&[("d01-request-field", |peer, id| head(peer, id, &[field(b":path", b"/other")]))]);
+    let answer = scene.target.fetch("/d01-request-field");
+    assert_eq!((&answer["status"], &answer["headers"]), (&json!(200), &json!([])), "{answer:#}");
+}
+
+#[test]
+fn a_backend_that_floods_costs_its_own_requests_alone() {
+    let (scene, hostile) = scene(&CONDUCT);
+    assert_ok(&scene.target.fetch("/bytes/1000000"));
+    let args = json!({ "connections": 2, "parallel": 1, "report_every": 5, "path": "/bytes/2000" });
+    let mut honest = scene.target.start("load", args);
+    honest.event("progress", SOON);
+    let mut wrong = Vec::new();
+    for ((name, _), backend) in CONDUCT.iter().zip(&hostile) {
+        let before = scene.spooky.resident_bytes();
+        let answer = scene.target.fetch(&format!("/{name}"));
+        let grown = scene.spooky.resident_bytes().saturating_sub(before) >> 10;
+        println!(
+            "{name}: {} {}, {grown} KiB more, {} connections",
+            answer["status"],
+            answer["end"],
+            backend.connections()
+        );
+        let failed = answer["status"].as_u64().is_some_and(|status| status >= 500)
+            || answer["end"] == "reset";
+        if !failed {
+            wrong.push(format!("{name}: {answer}"));
+        }
+        assert!(grown < 8192, "{name}: {grown} KiB");
+        assert!(backend.connections() <= 3, "{name}: {}", backend.connections());
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    honest.stop();
+    let result = honest.result(LONG);
+    assert_eq!(result["outcome"].as_object().map(serde_json::Map::len), Some(1), "{result:#}");
+    assert_eq!(result["errors"].as_array().map(Vec::len), Some(0), "{result:#}");
+    assert_ok(&scene.target.fetch("/"));
+    assert_ne!(result["done"], Value::Null);
+}
