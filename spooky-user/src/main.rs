@@ -10,6 +10,10 @@ use spooky_user::controlplane::config::{self, Config};
 use spooky_user::controlplane::{boot, control, settings};
 use spooky_user::telemetry::logging;
 
+/// docs/codex/decisions/0066-mimalloc.md has the figures.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The configuration is wrong; nothing was bound.
 const EXIT_CONFIG: u8 = 2;
 
