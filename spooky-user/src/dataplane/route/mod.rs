@@ -2,6 +2,7 @@
 //!
 //! May import: exchange, codec, id, telemetry.
 
+mod hasher;
 mod table;
 
 pub use table::{Duplicate, HostPattern, PathPattern, Route, Rule, Table, duplicates};

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
+use super::hasher::Build;
 use crate::id::{ClusterId, RouteId};
 use crate::telemetry::metrics::RouteMetrics;
 
@@ -71,8 +72,8 @@ pub struct Duplicate {
 #[derive(Debug, Default)]
 pub struct Table {
     routes: Box<[Route]>,
-    exact: HashMap<Box<str>, Paths>,
-    suffix: HashMap<Box<str>, Paths>,
+    exact: HashMap<Box<str>, Paths, Build>,
+    suffix: HashMap<Box<str>, Paths, Build>,
     /// Labels of the longest suffix, so that a host of a thousand dots costs no thousand look-ups.
     suffix_labels_max: usize,
     any: Paths,
@@ -81,9 +82,9 @@ pub struct Table {
 /// The rules of one host pattern; values are places in `Table::routes`.
 #[derive(Debug, Default)]
 struct Paths {
-    exact: HashMap<Box<str>, usize>,
+    exact: HashMap<Box<str>, usize, Build>,
     /// Without the final slash: `/` is the empty string.
-    prefix: HashMap<Box<str>, usize>,
+    prefix: HashMap<Box<str>, usize, Build>,
     /// Bytes of the longest prefix, so that a path of a thousand slashes costs no thousand look-ups.
     prefix_len_max: usize,
 }
