@@ -77,8 +77,12 @@ impl Table {
         self.counting().iter().filter(|counts| !**counts).count()
     }
 
+    /// Every round where none counts: figures with a remark are better than none.
     fn kept(&self) -> Vec<&Round> {
         let counting = self.counting();
+        if !counting.contains(&true) {
+            return self.rounds.iter().collect();
+        }
         self.rounds.iter().zip(counting).filter(|(_, counts)| *counts).map(|(it, _)| it).collect()
     }
 
@@ -310,6 +314,14 @@ mod tests {
         assert_eq!(table.thrown_away(), 1);
         assert_eq!(table.summary("spooky-off", Figure::Cost).map(|it| it.max), Some(18.0));
         assert_eq!(table.ratio("spooky-off", "envoy", Figure::Cost).map(|it| it.median), Some(0.2));
+    }
+
+    #[test]
+    fn where_no_round_counts_all_are_shown() {
+        let round: &[(&str, f64)] = &[("floor", 5.0), ("spooky-off", 18.0), ("floor-again", 9.0)];
+        let table = table_of("get", &[round]);
+        assert_eq!(table.thrown_away(), 1);
+        assert_eq!(table.summary("spooky-off", Figure::Cost).map(|it| it.median), Some(18.0));
     }
 
     #[test]

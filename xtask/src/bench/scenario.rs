@@ -235,6 +235,11 @@ impl Drive {
         matches!(self, Self::Download | Self::Upload)
     }
 
+    /// Requests come at a rate, whatever the answers do.
+    pub(crate) const fn is_paced(self) -> bool {
+        matches!(self, Self::Rate(_) | Self::Half)
+    }
+
     /// Requests a second that the generator has to keep.
     pub(crate) const fn fixed_rate(self) -> Option<f64> {
         match self {

@@ -150,7 +150,9 @@ pub(super) fn about_rounds(table: &Table) -> String {
         let unit = if scale > 1.0 { "ms" } else { "µs" };
         text.push_str(&format!("; F = {} {unit}", spread(Some(floor), scale)));
     }
-    if counting < table.wanted {
+    if counting == 0 {
+        text.push_str(", so all are shown: the floor was never steady on this machine");
+    } else if counting < table.wanted {
         text.push_str(&format!(", fewer than the {} that should: a busy machine", table.wanted));
     }
     if table.scenario.cast == Cast::Fresh {
@@ -181,8 +183,8 @@ fn of_other(value: &Value, title: &str) -> Option<Grid> {
             head.push(key);
         }
     }
-    let is_name = |key: &&str| ["name", "scenario"].contains(key);
-    head.sort_by_key(|key| !is_name(key));
+    let order = ["name", "scenario", "entries", "ns", "median", "min", "max"];
+    head.sort_by_key(|key| order.iter().position(|it| it == key).unwrap_or(order.len()));
     let title = match value["commit"].as_str() {
         Some(commit) => format!("{title}, commit {commit}"),
         None => title.to_owned(),
