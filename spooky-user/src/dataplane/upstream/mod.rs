@@ -7,7 +7,8 @@
 //! GOAWAY come on top and are bounded by these streams), `min(max_streams, the backend's limit)` streams on each, and
 //! `max_pending` requests waiting at most `pending_timeout`. Octets: the backend may send `stream_window` a stream and
 //! `connection_window` a connection that nobody has read, because windows are opened only by
-//! `RecvStream::flow_control().release_capacity`, by the proxy, for what the client side has accepted.
+//! `RecvStream::flow_control().release_capacity`, by the proxy, for what the client side has accepted. Below h2, `wire` holds at
+//! most 64 KiB each way while a turn lasts or a socket is full.
 
 mod backoff;
 mod classify;
