@@ -231,6 +231,56 @@ async def drain(context):
     }
 
 
+async def stop_reading(context):
+    """Asks for `path` on `count` streams and gives no more credit after the first 64 KiB. Says `stalled` when they are there.
+
+    After `stop`, how many octets came in all.
+    """
+    args = context.args
+    window = 64 * 1024
+    connection = await Connection.open(context.target, rate=0, window=window)
+    streams = [connection.start("GET", args["path"]) for _ in range(args["count"])]
+    received = lambda: sum(connection.answers[stream_id].length for stream_id in streams)
+    deadline = time.monotonic() + 20.0
+    while received() < window * 0.9 and time.monotonic() < deadline:
+        await asyncio.sleep(0.01)
+    context.event("stalled", received=received())
+    await context.stopped.wait()
+    total = received()
+    await connection.finish()
+    return {"received": total}
+
+
+async def give_up(context):
+    """Asks and gives up at once, `count` times on each of `connections` connections, a few hundred a second each.
+
+    A connection that is closed for it is replaced by another. Says `begun` after the first fifty.
+    """
+    args = context.args
+    closed = Counter()
+    begun = False
+
+    async def one():
+        nonlocal begun
+        connection = await Connection.open(context.target)
+        for number in range(args["count"]):
+            if connection.closed_with is not None:
+                closed[str(connection.closed_with)] += 1
+                connection = await Connection.open(context.target)
+            stream_id = connection.start("GET", args["path"])
+            if number % 2:
+                # The request is there before it is given up.
+                await asyncio.sleep(0.002)
+            connection.cancel(stream_id)
+            if number == 50 and not begun:
+                begun = True
+                context.event("begun")
+        await connection.finish()
+
+    await asyncio.gather(*(one() for _ in range(args["connections"])))
+    return {"closed": dict(closed)}
+
+
 async def hold(context):
     """Opens `connections`, says `open`, and after `stop` sends a request on each and tells what came of it.
 
@@ -258,4 +308,4 @@ async def hold(context):
     return dict(fates)
 
 
-SCENARIOS = [hold, requests, connect, load, crosstalk, cancel, drain]
+SCENARIOS = [hold, stop_reading, give_up, requests, connect, load, crosstalk, cancel, drain]

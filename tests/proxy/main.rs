@@ -20,6 +20,7 @@ mod crosstalk;
 mod drain;
 mod faults;
 mod hostile;
+mod isolation;
 mod listeners;
 mod load;
 mod malformed;

@@ -275,12 +275,17 @@ fn settings(
     tls: Option<Connector>,
 ) -> Settings {
     let schema::Upstream { http2, pool, timeouts, .. } = upstream;
-    if http2.stream_window > http2.connection_window && !checker.is_faulty(path) {
+    let streams = http2.stream_window.0.saturating_mul(u64::from(http2.max_streams));
+    if streams > http2.connection_window.0 && !checker.is_faulty(path) {
         checker.problem(
-            &format!("{path}.http2.stream_window"),
+            &format!("{path}.http2.connection_window"),
             format!(
-                "{} is more than the connection's {}; one stream cannot have more than all together",
-                http2.stream_window, http2.connection_window
+                "{} is less than max_streams times stream_window ({} x {} = {}): streams whose clients do \
+                 not read could take all of it from the others; raise it, or lower one of them",
+                http2.connection_window,
+                http2.max_streams,
+                http2.stream_window,
+                ByteSize(streams)
             ),
         );
     }

@@ -131,9 +131,10 @@ section! {
         /// Requests on one connection at once; the backend may allow fewer.
         max_streams: u32 = "100", "1" ..= "10000", live;
         /// Response body octets that may be on their way on one stream before the client has taken them.
-        stream_window: ByteSize = "1MiB", "64KiB" ..= "16MiB", live;
-        /// The same for all streams of a connection together.
-        connection_window: ByteSize = "8MiB", "64KiB" ..= "256MiB", live;
+        stream_window: ByteSize = "256KiB", "64KiB" ..= "16MiB", live;
+        /// The same for all streams of a connection together: at least `max_streams` times `stream_window`, or streams whose
+        /// clients do not read could take all of it from the others. Bounds the memory that a connection to a backend can take.
+        connection_window: ByteSize = "32MiB", "64KiB" ..= "1GiB", live;
         /// Largest field section of a response. Above it the client gets 502.
         max_header_list_size: ByteSize = "64KiB", "4KiB" ..= "1MiB", live;
         /// PING frames that notice a dead connection early. Without it the next request notices.

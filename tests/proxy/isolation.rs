@@ -1,0 +1,72 @@
+//! Clients share connections to backends, and must not feel each other there: rows D11 and D12.
+
+use serde_json::{Value, json};
+
+use crate::scene::{LONG, SOON, Scene, Turn, assert_ok};
+
+/// One worker and one connection to the backend: everything is shared that can be.
+fn scene() -> Scene {
+    Scene::with(Turn::alone(), 1, |config, backends| {
+        config
+            .forward(backends)
+            .set("/workers/count", json!(1))
+            .set("/upstreams/app/pool", json!({ "max_connections": 1 }))
+    })
+}
+
+/// How 200 requests of 20 KB fare: outcome by name, and p99 in milliseconds.
+fn honest(scene: &Scene) -> (Value, f64) {
+    let args =
+        json!({ "connections": 4, "parallel": 2, "report_every": 50, "path": "/bytes/20000" });
+    let mut load = scene.target.start("load", args);
+    load.event_where("progress", LONG, |event| event["done"].as_u64() >= Some(200));
+    load.stop();
+    let mut result = load.result(SOON);
+    (result["outcome"].take(), result["p99"].as_f64().unwrap_or(f64::MAX) * 1000.0)
+}
+
+#[test]
+fn d11_streams_that_nobody_reads_leave_room_for_the_others() {
+    let scene = scene();
+    assert_ok(&scene.target.fetch("/"));
+    let (outcome, quiet) = honest(&scene);
+    assert_eq!(outcome.as_object().map(serde_json::Map::len), Some(1), "{outcome}");
+    let args = json!({ "path": "/bytes/20000000", "count": 20 });
+    let mut stalled = scene.target.start("stop_reading", args);
+    let event = stalled.event("stalled", SOON);
+    let (outcome, beside) = honest(&scene);
+    println!("p99 {quiet:.0} ms alone, {beside:.0} ms beside 20 stalled downloads ({event})");
+    assert_eq!(outcome.as_object().map(serde_json::Map::len), Some(1), "{outcome}");
+    stalled.stop();
+    stalled.result(SOON);
+    assert_eq!(opened(&scene), 1.0, "they did share a connection");
+}
+
+/// Connections to the backend that requests were sent on; probes have their own.
+fn opened(scene: &Scene) -> f64 {
+    scene.spooky.metrics().sum("spooky_pool_connections_opened_total", &[])
+}
+
+#[test]
+fn d12_requests_given_up_do_not_turn_the_backend_against_the_others() {
+    let scene = scene();
+    assert_ok(&scene.target.fetch("/"));
+    let args = json!({ "path": "/bytes/100000", "connections": 3, "count": 1500 });
+    let mut attack = scene.target.start("give_up", args);
+    attack.event("begun", SOON);
+    let args =
+        json!({ "connections": 2, "parallel": 2, "report_every": 50, "path": "/bytes/5000" });
+    let mut load = scene.target.start("load", args);
+    load.event_where("progress", LONG, |event| event["done"].as_u64() >= Some(300));
+    let result = attack.result(LONG);
+    load.stop();
+    let honest = load.result(SOON);
+    println!(
+        "attack: {result}, honest: {}, {} connections to the backend",
+        honest["outcome"],
+        opened(&scene)
+    );
+    // The backend (the h2 package with its own guards) closes a connection at 20 streams that were reset before it took them.
+    assert_eq!(honest["outcome"].as_object().map(serde_json::Map::len), Some(1), "{honest:#}");
+    assert_eq!(honest["errors"].as_array().map(Vec::len), Some(0), "{honest:#}");
+}
