@@ -10,6 +10,7 @@ import random
 import sys
 import traceback
 
+import abuse
 import flood
 import hostile
 import traffic
@@ -19,7 +20,7 @@ from h3client import Failed, Target
 
 SCENARIOS = {
     function.__name__: function
-    for module in (traffic, transfer, transport, hostile, flood)
+    for module in (traffic, transfer, transport, hostile, flood, abuse)
     for function in module.SCENARIOS
 }
 

@@ -8,6 +8,7 @@
 //! drain.rs         SIGTERM                                          refusal.rs   what a bad configuration gets
 //! tls.rs           certificates by name, verified backends          path.rs      loss, and clients that change ports
 //! steering.rs      XDP and reuseport in namespaces, four workers         reload.rs    SIGHUP
+//! limits.rs       clients that ask too much
 //! load.rs          the load generator and the floor it is measured against, in small numbers
 //! ```
 //!
@@ -21,6 +22,7 @@ mod drain;
 mod faults;
 mod hostile;
 mod isolation;
+mod limits;
 mod listeners;
 mod load;
 mod malformed;

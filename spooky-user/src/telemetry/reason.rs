@@ -59,6 +59,26 @@ reasons! {
 }
 
 reasons! {
+    /// Which limit of a connection or request was reached.
+    LimitReason {
+        /// Too many requests were reset early: the connection was closed.
+        EarlyResets = "early_resets",
+        /// Too many resets a second: the connection was closed.
+        ResetRate = "reset_rate",
+        /// A request was refused unprocessed because too many before it were reset early.
+        OpenRequests = "open_requests",
+        /// A request's field section took too long.
+        RequestHeader = "request_header_timeout",
+        /// A request's body did not go on.
+        RequestBody = "request_body_timeout",
+        /// A client did not take its response.
+        ResponseDrain = "response_drain_timeout",
+        /// Too much came that cannot be read because of gaps: the connection was closed.
+        Unreadable = "unreadable",
+    }
+}
+
+reasons! {
     /// What a panic ended.
     Panicked {
         /// One request; its stream was reset.

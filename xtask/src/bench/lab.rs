@@ -177,7 +177,7 @@ fn body(size: usize) -> Vec<u8> {
 const fn for_repeating(extent: Extent) -> Duration {
     match extent {
         Extent::Full => Duration::from_secs(5 * 60),
-        Extent::Quick => Duration::from_secs(10),
+        Extent::Quick => Duration::from_secs(20),
         Extent::Shape => Duration::ZERO,
     }
 }

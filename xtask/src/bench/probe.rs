@@ -77,12 +77,8 @@ fn system_calls(
         return Ok(());
     }
     let mut subjects = vec![Subject::floor()?];
-    if lab.extent == Extent::Quick {
-        subjects.push(Subject::spooky("spooky-off", Shape::PLAIN)?);
-    } else {
-        subjects.extend(Subject::modes()?);
-        subjects.extend(Subject::peers(lab, options)?);
-    }
+    subjects.extend(Subject::modes()?);
+    subjects.extend(Subject::peers(lab, options)?);
     for subject in subjects {
         let (name, kind) = (subject.name.clone(), subject.kind);
         let instance = match Instance::start(subject, Place::Loopback, lab) {

@@ -137,7 +137,7 @@ impl Size {
     pub(crate) const fn of(extent: Extent) -> Self {
         match extent {
             Extent::Full => Self { saturated: 0.9, paced: 2.0 },
-            Extent::Quick => Self { saturated: 0.35, paced: 1.0 },
+            Extent::Quick => Self { saturated: 0.5, paced: 1.0 },
             Extent::Shape => Self { saturated: 0.0, paced: 0.0 },
         }
     }

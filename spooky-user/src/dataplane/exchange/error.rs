@@ -63,6 +63,10 @@ pub enum Kind {
     ClientGone,
     /// The client's message broke RFC 9114 §4 after its head was accepted (content-length, trailers).
     ClientMalformed,
+    /// The client did not go on with its request for `http3.request_body_timeout`.
+    RequestTimeout,
+    /// The client took nothing of its response for `http3.response_drain_timeout`.
+    ClientStalled,
     /// spooky is shutting down and did not accept the request.
     ShuttingDown,
 }
@@ -87,7 +91,11 @@ impl ProxyError {
     #[must_use]
     pub const fn origin(self) -> Origin {
         match self.kind {
-            Kind::NoRoute | Kind::ClientGone | Kind::ClientMalformed => Origin::Downstream,
+            Kind::NoRoute
+            | Kind::ClientGone
+            | Kind::ClientMalformed
+            | Kind::RequestTimeout
+            | Kind::ClientStalled => Origin::Downstream,
             Kind::ConnectFailed
             | Kind::ConnectTimeout
             | Kind::TlsFailed
@@ -123,6 +131,8 @@ impl ProxyError {
             | Kind::StreamIdle
             | Kind::ClientGone
             | Kind::ClientMalformed
+            | Kind::RequestTimeout
+            | Kind::ClientStalled
             | Kind::ShuttingDown => Retry::Never,
         }
     }
@@ -133,6 +143,7 @@ impl ProxyError {
         match self.kind {
             Kind::NoRoute => StatusCode::NOT_FOUND,
             Kind::ClientGone | Kind::ClientMalformed => StatusCode::BAD_REQUEST,
+            Kind::RequestTimeout | Kind::ClientStalled => StatusCode::REQUEST_TIMEOUT,
             Kind::NoHealthyEndpoint
             | Kind::PoolFull
             | Kind::PoolTimeout
@@ -170,6 +181,8 @@ impl ProxyError {
             Kind::StreamIdle => "stream_idle",
             Kind::ClientGone => "client_gone",
             Kind::ClientMalformed => "client_malformed",
+            Kind::RequestTimeout => "request_timeout",
+            Kind::ClientStalled => "client_stalled",
             Kind::ShuttingDown => "shutting_down",
         }
     }

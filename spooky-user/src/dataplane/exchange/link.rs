@@ -59,6 +59,8 @@ pub enum AbortCode {
     Internal,
     /// H3_REQUEST_REJECTED: not processed, may be tried again.
     Rejected,
+    /// H3_REQUEST_CANCELLED: given up, because the client did not go on.
+    Cancelled,
     /// H3_MESSAGE_ERROR: the request turned out to be malformed.
     Message,
 }

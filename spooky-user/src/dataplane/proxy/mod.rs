@@ -145,7 +145,8 @@ fn answer(exchange: &Exchange, failure: &Failure, record: &mut Record<'_>, conte
     let link = &exchange.link;
     match failure.error.kind {
         // The session has seen to the stream already.
-        Kind::ClientGone | Kind::ClientMalformed => {}
+        Kind::ClientGone | Kind::ClientMalformed | Kind::ClientStalled => {}
+        Kind::RequestTimeout if failure.head_sent => link.abort(AbortCode::Cancelled),
         _ if failure.head_sent => {
             context.metrics.response_resets.inc();
             link.abort(AbortCode::Internal);

@@ -62,6 +62,8 @@ pub struct Connection<S> {
     pub queued: bool,
     /// When the second step of a graceful close is due (RFC 9114 §5.2).
     pub leave_at: Option<Instant>,
+    /// When the session wants to look at its streams.
+    pub look_at: Option<Instant>,
     reported: Reported,
 }
 
@@ -109,6 +111,7 @@ impl<S> Connection<S> {
             timer: None,
             queued: false,
             leave_at: None,
+            look_at: None,
             reported: Reported { at: now, lost: 0, retransmitted: 0, lost_bytes: 0 },
         }
     }
@@ -134,10 +137,8 @@ impl<S> Connection<S> {
     /// When it next wants to be looked at, if no datagram comes before.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        [self.transport.timeout_instant(), self.handshake_deadline, self.leave_at]
-            .into_iter()
-            .flatten()
-            .min()
+        let timeout = self.transport.timeout_instant();
+        [timeout, self.handshake_deadline, self.leave_at, self.look_at].into_iter().flatten().min()
     }
 
     /// Runs what is due.

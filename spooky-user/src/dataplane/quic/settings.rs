@@ -84,8 +84,33 @@ pub struct Http3Settings {
     pub max_field_section_size: u64,
     /// Fields in a section, pseudo-header fields included.
     pub max_fields: usize,
+    /// One field name, in octets.
+    pub max_field_name_size: usize,
+    /// One field value, in octets.
+    pub max_field_value_size: usize,
     /// Requests after which a connection is told to go away (RFC 9114 §5.2).
     pub max_requests_per_connection: u64,
+    /// Requests that may end early.
+    pub resets: ResetBudget,
+    /// From a request's first octet to the end of its field section.
+    pub request_header_timeout: Duration,
+    /// Without an octet of a request's body.
+    pub request_body_timeout: Duration,
+    /// Without the client taking an octet of a response.
+    pub response_drain_timeout: Duration,
+    /// Octets received that cannot be read because earlier ones are missing.
+    pub max_unreadable: u64,
+}
+
+/// How many requests of a connection may end early before it is closed with H3_EXCESSIVE_LOAD.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResetBudget {
+    /// The share is of this many requests as long as there were not more.
+    pub requests: u64,
+    /// Of a hundred requests, how many may end early.
+    pub percent: u64,
+    /// Resets a second, on average over five.
+    pub per_second: u64,
 }
 
 impl Default for QuicSettings {
@@ -117,7 +142,14 @@ impl Default for Http3Settings {
         Self {
             max_field_section_size: 32 << 10,
             max_fields: 100,
+            max_field_name_size: 256,
+            max_field_value_size: 16 << 10,
             max_requests_per_connection: 10_000,
+            resets: ResetBudget { requests: 500, percent: 50, per_second: 100 },
+            request_header_timeout: Duration::from_secs(10),
+            request_body_timeout: Duration::from_secs(10),
+            response_drain_timeout: Duration::from_secs(30),
+            max_unreadable: 256 << 10,
         }
     }
 }

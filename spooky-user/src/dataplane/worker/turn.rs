@@ -359,6 +359,7 @@ impl Worker {
         if let Some(session) = &mut connection.session {
             session.receive(&mut connection.transport, client, now, &mut self.opened);
             session.transmit(&mut connection.transport);
+            connection.look_at = session.next_sweep();
         }
         self.serve_opened();
         self.endpoint.maintain(key);

@@ -7,7 +7,8 @@ use super::counter::{Counter, Counters, Gauge, Labelled};
 use super::histogram::{EXCHANGE_BOUNDS, Histogram, RTT_BOUNDS, TURN_BOUNDS};
 use super::render::{Rendered, Samples};
 use crate::telemetry::reason::{
-    CloseReason, DropReason, HandshakeFailure, MalformedReason, Panicked, RefusedReason,
+    CloseReason, DropReason, HandshakeFailure, LimitReason, MalformedReason, Panicked,
+    RefusedReason,
 };
 
 macro_rules! worker_metrics {
@@ -118,6 +119,8 @@ worker_metrics! {
     requests_malformed: Counters<MalformedReason> = Counters::new();
     /// Requests refused unprocessed (H3_REQUEST_REJECTED).
     requests_rejected: Counter = Counter::new();
+    /// Limits on what a connection or request may do that were reached, by limit.
+    limits_reached: Counters<LimitReason> = Counters::new();
     /// Requests the client cancelled.
     requests_cancelled: Counter = Counter::new();
     /// Responses that spooky reset after their head was sent.

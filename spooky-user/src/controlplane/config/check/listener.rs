@@ -13,7 +13,7 @@ use crate::controlplane::config::load::{read_bounded, unreadable};
 use crate::controlplane::config::schema::{self, Protocol};
 use crate::controlplane::config::units::ByteSize;
 use crate::dataplane::quic::settings::{
-    AddressValidation, Congestion, Http3Settings, QuicSettings, ValidationMode, Window,
+    AddressValidation, Congestion, Http3Settings, QuicSettings, ResetBudget, ValidationMode, Window,
 };
 use crate::dataplane::quic::tls::{CertificateFiles, CertificateStore};
 
@@ -50,18 +50,12 @@ fn one(checker: &mut Checker<'_>, index: usize, listener: &schema::Listener) -> 
     let certificates = certificates(checker, &format!("{path}.tls"), &listener.tls);
     let quic = quic(checker, &format!("{path}.quic"), &listener.quic);
     let cid = cid(checker, &format!("{path}.quic.cid"), &listener.quic.cid);
-    let schema::Http3 { max_field_section_size, max_fields, max_requests_per_connection } =
-        listener.http3;
     Some(Listener {
         name: listener.name.as_str().into(),
         bind: bind?,
         certificates,
         quic,
-        http3: Http3Settings {
-            max_field_section_size: max_field_section_size.0,
-            max_fields: usize::try_from(max_fields).unwrap_or(usize::MAX),
-            max_requests_per_connection,
-        },
+        http3: http3(&listener.http3),
         cid: cid?,
     })
 }
@@ -177,6 +171,23 @@ fn quic(checker: &mut Checker<'_>, path: &str, quic: &schema::Quic) -> QuicSetti
             &quic.address_validation,
         ),
         stateless_resets_per_second: quic.stateless_reset.per_second,
+    }
+}
+
+fn http3(http3: &schema::Http3) -> Http3Settings {
+    let size = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
+    let schema::Resets { requests, percent, per_second } = http3.resets;
+    Http3Settings {
+        max_field_section_size: http3.max_field_section_size.0,
+        max_fields: size(http3.max_fields),
+        max_field_name_size: size(http3.max_field_name_size.0),
+        max_field_value_size: size(http3.max_field_value_size.0),
+        max_requests_per_connection: http3.max_requests_per_connection,
+        resets: ResetBudget { requests, percent, per_second },
+        request_header_timeout: http3.request_header_timeout,
+        request_body_timeout: http3.request_body_timeout,
+        response_drain_timeout: http3.response_drain_timeout,
+        max_unreadable: http3.max_unreadable.0,
     }
 }
 

@@ -185,7 +185,37 @@ section! {
         max_field_section_size: ByteSize = "32KiB", "4KiB" ..= "1MiB", live;
         /// Fields of a request at most; pseudo-header fields and each part of a split cookie count.
         max_fields: u64 = "100", "16" ..= "1000", live;
+        /// Longest field name; above it requests get 431.
+        max_field_name_size: ByteSize = "256B", "32B" ..= "64KiB", live;
+        /// Longest field value; above it requests get 431.
+        max_field_value_size: ByteSize = "16KiB", "256B" ..= "1MiB", live;
         /// Requests after which a connection is told to go away (GOAWAY), so that clients spread anew.
         max_requests_per_connection: u64 = "10000", "1" ..= "1000000000", live;
+        /// How many requests may be given up. Above it the connection is closed with H3_EXCESSIVE_LOAD.
+        resets: Resets = "{}";
+        /// Longest time from the first octet of a request to the end of its field section; then 408.
+        request_header_timeout: Duration = "10s", "1s" ..= "10m", live;
+        /// Longest time without an octet of a request's body while there is room for one: 408 as long as the backend has not
+        /// answered; afterwards, if the request had a `content-length`, a reset. Raise it where clients of streaming calls
+        /// wait in silence for the first answer.
+        request_body_timeout: Duration = "10s", "1s" ..= "1h", live;
+        /// Longest time in which a client takes nothing of a response that is ready for it; then its stream is reset.
+        response_drain_timeout: Duration = "30s", "1s" ..= "1h", live;
+        /// Octets that may have been received and cannot be read for 5 s because earlier ones are missing; above it the
+        /// connection is closed with H3_EXCESSIVE_LOAD. Each can take 160 octets of memory when it comes by itself. Danger:
+        /// below what is in flight, connections with losses are closed.
+        max_unreadable: ByteSize = "256KiB", "64KiB" ..= "64MiB", live;
+    }
+}
+
+section! {
+    /// Requests that are reset, by the client or because of what it sent, soon after they began or before they were answered.
+    pub struct Resets {
+        /// Until there were so many requests, `percent` is a share of this number.
+        requests: u64 = "500", "100" ..= "1000000", live;
+        /// How many of a hundred requests may be reset early.
+        percent: u64 = "50", "1" ..= "100", live;
+        /// Resets a second on average over 5 s, early ones or not.
+        per_second: u64 = "100", "1" ..= "1000000", live;
     }
 }

@@ -13,7 +13,7 @@ pub use host::{
 };
 pub use listener::{
     AddressValidation, Certificate, CidSection, Congestion, ConnectionWindow, Http3, Listener,
-    Protocol, Quic, StatelessReset, StreamWindow, Tls, ValidationMode,
+    Protocol, Quic, Resets, StatelessReset, StreamWindow, Tls, ValidationMode,
 };
 pub use upstream::{
     Endpoint, HashOn, HealthCheck, Http2, Keepalive, LoadBalancing, Match, Policy, Pool, Retry,

@@ -6,6 +6,8 @@ use crate::dataplane::exchange::link::AbortCode;
 pub const NO_ERROR: u64 = 0x100;
 /// H3_INTERNAL_ERROR
 pub const INTERNAL_ERROR: u64 = 0x102;
+/// H3_EXCESSIVE_LOAD
+pub const EXCESSIVE_LOAD: u64 = 0x107;
 /// H3_REQUEST_REJECTED
 pub const REQUEST_REJECTED: u64 = 0x10b;
 /// H3_REQUEST_CANCELLED
@@ -21,6 +23,7 @@ pub const fn of_abort(code: AbortCode) -> u64 {
     match code {
         AbortCode::Internal => INTERNAL_ERROR,
         AbortCode::Rejected => REQUEST_REJECTED,
+        AbortCode::Cancelled => REQUEST_CANCELLED,
         AbortCode::Message => MESSAGE_ERROR,
     }
 }

@@ -9,6 +9,7 @@
 
 use std::hash::Hasher;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::HeaderMap;
@@ -40,7 +41,18 @@ pub struct Stream {
     /// A field section was sent, so the next one is an additional one.
     head_sent: bool,
     content: Content,
+    /// The head said how long the content is.
+    declared: bool,
     trailers: Option<HeaderMap>,
+    opened: Instant,
+    /// Octets of content seen at a look at it, and when there was last progress or none to expect.
+    progress: (u64, Instant),
+    /// Octets of the response that QUIC has taken, and pieces without octets.
+    taken: u64,
+    /// What it was when the stream could not send, and since when.
+    blocked: Option<(u64, Instant)>,
+    /// It was reset and counted so.
+    counted: bool,
 }
 
 /// Whether a stream could send all it had.
@@ -79,7 +91,7 @@ impl Hasher for StreamHasher {
 impl Stream {
     /// A stream whose request head was accepted.
     #[must_use]
-    pub fn new(id: u64, link: Rc<Link>, declared: Option<u64>) -> Self {
+    pub fn new(id: u64, link: Rc<Link>, declared: Option<u64>, now: Instant) -> Self {
         Self {
             id,
             link,
@@ -88,7 +100,13 @@ impl Stream {
             response_over: false,
             head_sent: false,
             content: Content::new(declared),
+            declared: declared.is_some(),
             trailers: None,
+            opened: now,
+            progress: (0, now),
+            taken: 0,
+            blocked: None,
+            counted: false,
         }
     }
 
@@ -108,6 +126,57 @@ impl Stream {
     #[must_use]
     pub fn request_open(&self) -> bool {
         !self.request_over
+    }
+
+    // === judged ===
+
+    /// Marks it as counted among those that were reset; returns whether it was.
+    pub fn set_counted(&mut self) -> bool {
+        std::mem::replace(&mut self.counted, true)
+    }
+
+    /// It was counted among those that were reset.
+    #[must_use]
+    pub fn is_counted(&self) -> bool {
+        self.counted
+    }
+
+    /// It was answered not at all, or is not older than `early`: ending now, it ends early.
+    #[must_use]
+    pub fn ends_early(&self, early: Duration, now: Instant) -> bool {
+        !self.head_sent || now.saturating_duration_since(self.opened) < early
+    }
+
+    /// For how long the client has sent nothing although it should. Looked at from time to time.
+    pub fn request_stalled(&mut self, now: Instant) -> Duration {
+        let seen = self.content.seen();
+        // Whoever says how much is coming uploads. Without that, and with an answer under way, it may be a conversation.
+        let expected = !self.request_over
+            && (self.declared || !self.head_sent)
+            && self.link.request_room() > 0
+            && self.link.failure().is_none();
+        if !expected || self.progress.0 != seen {
+            self.progress = (seen, now);
+        }
+        now.saturating_duration_since(self.progress.1)
+    }
+
+    /// For how long the client has taken nothing of what is ready for it.
+    #[must_use]
+    pub fn response_stalled(&self, now: Instant) -> Duration {
+        self.blocked.map_or(Duration::ZERO, |(_, since)| now.saturating_duration_since(since))
+    }
+
+    /// QUIC takes no more for the moment.
+    pub fn note_blocked(&mut self, now: Instant) {
+        if self.blocked.is_none_or(|(taken, _)| taken != self.taken) {
+            self.blocked = Some((self.taken, now));
+        }
+    }
+
+    /// QUIC has taken all there was.
+    pub fn note_unblocked(&mut self) {
+        self.blocked = None;
     }
 
     // === request side ===
@@ -255,6 +324,7 @@ impl Stream {
     ) -> Flushed {
         match sent {
             Ok(()) => {
+                self.taken += 1;
                 if fin {
                     self.finish(transport);
                 }
@@ -281,6 +351,7 @@ impl Stream {
         match http.send_body_zc(transport, self.id, &mut chunk, fin) {
             Ok(sent) => {
                 self.link.accept_response(sent);
+                self.taken += sent as u64;
                 if sent < length {
                     self.link.return_response(Outbound::Data(chunk.0));
                     return Flushed::Blocked;

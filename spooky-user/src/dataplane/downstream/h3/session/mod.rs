@@ -1,19 +1,25 @@
 //! The HTTP/3 side of one connection: drives quiche's h3, owns the request streams, opens exchanges.
 //!
 //! Sans-IO: called with the transport after datagrams came in and after serving tasks posted streams. Never blocks, knows
-//! no route and no backend.
+//! no route and no backend. What a client may do and how long it may take is in `sweep`.
+
+mod leave;
+mod sweep;
 
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 use quiche::h3::{self, Event, NameValue};
 
+use self::leave::Leaving;
 use super::code;
+use super::intake::{Intake, Received};
+use super::resets::Resets;
 use super::stream::{Flushed, Stream, StreamHasher};
 use crate::codec::field::{self, Answer, Limits, Malformed};
 use crate::codec::forwarded;
@@ -22,13 +28,10 @@ use crate::dataplane::exchange::link::{Link, Outbound};
 use crate::dataplane::exchange::mailbox::Mailbox;
 use crate::dataplane::exchange::{Client, Exchange};
 use crate::dataplane::quic::buffers::Transport;
-use crate::dataplane::quic::settings::Http3Settings;
+use crate::dataplane::quic::settings::{Http3Settings, ResetBudget};
 use crate::id::ListenerId;
 use crate::telemetry::metrics::WorkerMetrics;
-use crate::telemetry::reason::MalformedReason;
-
-/// The largest stream ID a client can open, for the first of two GOAWAYs (RFC 9114 §5.2).
-const GOAWAY_ANY: u64 = (1 << 62) - 4;
+use crate::telemetry::reason::{LimitReason, MalformedReason};
 
 /// Streams that may linger before the list is pruned: twice what may usually be open.
 const LINGERING: usize = 256;
@@ -39,26 +42,21 @@ pub struct Shared {
     pub limits: Limits,
     /// Requests after which a connection is told to go away.
     pub max_requests: u64,
+    /// Requests that may end early.
+    pub resets: ResetBudget,
+    /// See [`Http3Settings`].
+    pub header_timeout: Duration,
+    /// See [`Http3Settings`].
+    pub body_timeout: Duration,
+    /// See [`Http3Settings`].
+    pub drain_timeout: Duration,
+    /// See [`Http3Settings`].
+    pub max_unreadable: u64,
     /// Which listener.
     pub listener: ListenerId,
     /// The worker's counters.
     pub metrics: Arc<WorkerMetrics>,
     config: h3::Config,
-}
-
-/// How far a graceful close has come (RFC 9114 §5.2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Leaving {
-    No,
-    /// GOAWAY with the largest ID is to be sent, or is sent: requests are still accepted.
-    Announced {
-        sent: bool,
-    },
-    /// GOAWAY with the next ID is to be sent, or is sent: requests from this ID on are rejected.
-    Final {
-        from: u64,
-        sent: bool,
-    },
 }
 
 /// The HTTP/3 state of one connection.
@@ -81,6 +79,18 @@ pub struct Session {
     stopped: u64,
     /// Streams that are over for HTTP and perhaps not yet acknowledged in full.
     lingering: Vec<u64>,
+    /// Requests whose field section has begun and is not whole, and since when.
+    unheard: HashMap<u64, Instant, BuildHasherDefault<StreamHasher>>,
+    /// When to look at all streams.
+    sweep_at: Option<Instant>,
+    /// When this turn began.
+    now: Instant,
+    resets: Resets,
+    intake: Intake,
+    /// Streams that the client has reset or we have stopped, as counted by QUIC.
+    given_up: u64,
+    /// The connection was closed for what the client did.
+    shut: bool,
 }
 
 // === impl Shared ===
@@ -106,9 +116,15 @@ impl Shared {
                 max_section_size: usize::try_from(settings.max_field_section_size)
                     .unwrap_or(usize::MAX),
                 max_fields: settings.max_fields,
-                ..Limits::default()
+                max_name: settings.max_field_name_size,
+                max_value: settings.max_field_value_size,
             },
             max_requests: settings.max_requests_per_connection,
+            resets: settings.resets,
+            header_timeout: settings.request_header_timeout,
+            body_timeout: settings.request_body_timeout,
+            drain_timeout: settings.response_drain_timeout,
+            max_unreadable: settings.max_unreadable,
             listener,
             metrics,
             config,
@@ -137,6 +153,7 @@ impl Session {
         transport: &mut Transport,
     ) -> Result<Self, h3::Error> {
         let http = h3::Connection::with_transport(transport, &shared.config)?;
+        let (resets, most) = (Resets::new(shared.resets), shared.max_unreadable);
         Ok(Self {
             http,
             streams: HashMap::default(),
@@ -151,6 +168,13 @@ impl Session {
             scratch: Vec::new(),
             stopped: 0,
             lingering: Vec::new(),
+            unheard: HashMap::default(),
+            sweep_at: None,
+            now: Instant::now(),
+            resets,
+            intake: Intake::new(most, Received::default()),
+            given_up: 0,
+            shut: false,
         })
     }
 
@@ -169,9 +193,15 @@ impl Session {
         now: Instant,
         opened: &mut Vec<Exchange>,
     ) {
+        if self.shut {
+            return;
+        }
+        self.now = now;
+        self.look_at_arrivals(transport, now);
         loop {
             match self.http.poll(transport) {
                 Ok((id, Event::Headers { list, .. })) => {
+                    self.unheard.remove(&id);
                     if self.streams.contains_key(&id) {
                         self.trailers(transport, id, &list);
                     } else if let Some(exchange) = self.open(transport, id, &list, peer, now) {
@@ -187,10 +217,14 @@ impl Session {
             }
         }
         self.find_stopped(transport);
+        self.arm_sweep(now);
     }
 
     /// Sends what serving tasks have queued and reads what they have room for.
     pub fn transmit(&mut self, transport: &mut Transport) {
+        if self.shut {
+            return;
+        }
         // Those that wait come before those that have something new, and each is first once: capacity is handed out in turn,
         // or one fast download would starve the others of its connection.
         let mut waiting = std::mem::take(&mut self.blocked);
@@ -213,6 +247,8 @@ impl Session {
             self.prune_lingering(transport);
         }
         self.send_goaway(transport);
+        self.sweep(transport, self.now);
+        self.judge(transport);
     }
 
     /// The connection is over: every task stops.
@@ -235,10 +271,17 @@ impl Session {
     ) -> Option<Exchange> {
         if matches!(self.leaving, Leaving::Final { from, .. } if id >= from) {
             self.shared.metrics.requests_rejected.inc();
-            Self::refuse(transport, id, code::REQUEST_REJECTED);
+            self.refuse(transport, id, code::REQUEST_REJECTED);
             return None;
         }
         self.next_stream = self.next_stream.max(id.saturating_add(4));
+        if !self.resets.may_open(self.streams.len() as u64) {
+            self.shared.metrics.requests_rejected.inc();
+            self.shared.metrics.limits_reached.inc(LimitReason::OpenRequests);
+            self.resets.count(now);
+            self.refuse(transport, id, code::REQUEST_REJECTED);
+            return None;
+        }
         self.requests += 1;
         if self.requests >= self.shared.max_requests {
             self.announce_leaving();
@@ -252,7 +295,7 @@ impl Session {
             }
         };
         let link = Link::new(id, Rc::clone(&self.mailbox));
-        let stream = Stream::new(id, Rc::clone(&link), head.content_length);
+        let stream = Stream::new(id, Rc::clone(&link), head.content_length, now);
         self.streams.insert(id, stream);
         self.shared.metrics.requests_active.inc();
         let client = Client {
@@ -283,19 +326,23 @@ impl Session {
         self.shared.metrics.requests_malformed.inc(malformed.into());
         match malformed.answer() {
             Answer::Status(status) => self.answer(transport, id, status),
-            Answer::MessageError => Self::refuse(transport, id, code::MESSAGE_ERROR),
+            Answer::MessageError => {
+                self.resets.reset(true, self.now);
+                self.refuse(transport, id, code::MESSAGE_ERROR);
+            }
         }
     }
 
     fn answer(&mut self, transport: &mut Transport, id: u64, status: http::StatusCode) {
         let link = Link::new(id, Rc::clone(&self.mailbox));
         link.send(Outbound::Head(status, http::HeaderMap::new(), true));
-        self.streams.insert(id, Stream::new(id, link, None));
+        self.streams.insert(id, Stream::new(id, link, None, self.now));
         self.shared.metrics.requests_active.inc();
         self.flush(transport, id);
     }
 
-    fn refuse(transport: &mut Transport, id: u64, error: u64) {
+    fn refuse(&mut self, transport: &mut Transport, id: u64, error: u64) {
+        self.lingering.push(id);
         // Done: already gone.
         let _ = transport.stream_shutdown(id, quiche::Shutdown::Read, error);
         let _ = transport.stream_shutdown(id, quiche::Shutdown::Write, error);
@@ -325,6 +372,12 @@ impl Session {
     }
 
     fn finished(&mut self, transport: &mut Transport, id: u64) {
+        if self.unheard.remove(&id).is_some() {
+            // RFC 9114 §8.1: the stream ended without a fully formed request.
+            self.resets.reset(true, self.now);
+            self.refuse(transport, id, code::REQUEST_INCOMPLETE);
+            return;
+        }
         let Some(stream) = self.streams.get_mut(&id) else { return };
         if stream.end_request().is_err() {
             self.fail(transport, id, MalformedReason::ContentLength);
@@ -334,6 +387,11 @@ impl Session {
     }
 
     fn reset_by_peer(&mut self, transport: &mut Transport, id: u64) {
+        if self.unheard.remove(&id).is_some() {
+            // Opened and reset before anybody saw it: nothing to free, but it counts.
+            self.resets.reset(true, self.now);
+        }
+        self.count_reset(id);
         let Some(stream) = self.streams.get_mut(&id) else { return };
         self.shared.metrics.requests_cancelled.inc();
         stream.cancel(transport);
@@ -343,6 +401,7 @@ impl Session {
     /// The message broke the rules after its head was accepted (RFC 9114 §4.1.2).
     fn fail(&mut self, transport: &mut Transport, id: u64, reason: MalformedReason) {
         self.shared.metrics.requests_malformed.inc(reason);
+        self.count_reset(id);
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.link().fail(Kind::ClientMalformed);
             stream.reset(transport, code::MESSAGE_ERROR);
@@ -363,6 +422,7 @@ impl Session {
             if !matches!(transport.stream_capacity(id), Err(quiche::Error::StreamStopped(_))) {
                 continue;
             }
+            self.count_reset(id);
             if let Some(stream) = self.streams.get_mut(&id) {
                 self.shared.metrics.requests_cancelled.inc();
                 stream.stopped(transport);
@@ -387,8 +447,9 @@ impl Session {
     fn flush(&mut self, transport: &mut Transport, id: u64) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         match stream.flush(&mut self.http, transport) {
-            Flushed::All => {}
+            Flushed::All => stream.note_unblocked(),
             Flushed::Blocked => {
+                stream.note_blocked(self.now);
                 if !self.blocked.contains(&id) {
                     self.blocked.push(id);
                 }
@@ -397,14 +458,19 @@ impl Session {
             Flushed::Stopped => {
                 self.shared.metrics.requests_cancelled.inc();
                 stream.stopped(transport);
+                self.count_reset(id);
             }
         }
         self.forget_if_over(id);
     }
 
     fn forget_if_over(&mut self, id: u64) {
-        if self.streams.get(&id).is_some_and(Stream::is_over) {
-            self.streams.remove(&id);
+        if self.streams.get(&id).is_some_and(Stream::is_over)
+            && let Some(stream) = self.streams.remove(&id)
+        {
+            if !stream.is_counted() {
+                self.resets.ended();
+            }
             self.shared.metrics.requests_active.dec();
             self.lingering.push(id);
         }
@@ -415,51 +481,6 @@ impl Session {
         self.lingering.retain(|id| {
             !matches!(transport.stream_capacity(*id), Err(quiche::Error::InvalidStreamState(_)))
         });
-    }
-
-    // === going away ===
-
-    /// First step of a graceful close: the client learns of it, requests on their way are still served.
-    pub fn announce_leaving(&mut self) {
-        if self.leaving == Leaving::No {
-            self.leaving = Leaving::Announced { sent: false };
-        }
-    }
-
-    /// The client has been told, or is being told; the second step is not taken yet.
-    #[must_use]
-    pub fn is_leaving(&self) -> bool {
-        matches!(self.leaving, Leaving::Announced { .. })
-    }
-
-    /// Second step, a round trip later: requests not yet seen are rejected, so that the client sends them elsewhere.
-    pub fn leave(&mut self) {
-        if !matches!(self.leaving, Leaving::Final { .. }) {
-            self.leaving = Leaving::Final { from: self.next_stream, sent: false };
-        }
-    }
-
-    /// The final GOAWAY is out, every request is answered, and the client has all of every answer: closing now loses
-    /// nothing (RFC 9114 §5.2).
-    #[must_use]
-    pub fn has_left(&mut self, transport: &mut Transport) -> bool {
-        if !matches!(self.leaving, Leaving::Final { sent: true, .. }) || !self.streams.is_empty() {
-            return false;
-        }
-        self.prune_lingering(transport);
-        self.lingering.is_empty()
-    }
-
-    fn send_goaway(&mut self, transport: &mut Transport) {
-        match &mut self.leaving {
-            Leaving::Announced { sent } if !*sent => {
-                *sent = self.http.send_goaway(transport, GOAWAY_ANY).is_ok();
-            }
-            Leaving::Final { from, sent } if !*sent => {
-                *sent = self.http.send_goaway(transport, *from).is_ok();
-            }
-            Leaving::No | Leaving::Announced { .. } | Leaving::Final { .. } => {}
-        }
     }
 }
 

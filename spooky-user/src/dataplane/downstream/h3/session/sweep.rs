@@ -1,0 +1,148 @@
+//! What a session looks at from time to time: requests that do not go on, responses that are not taken, and what one connection
+//! may do before it is closed. One look at all streams each half second instead of timers for each.
+
+use std::time::{Duration, Instant};
+
+use super::Session;
+use crate::dataplane::downstream::h3::code;
+use crate::dataplane::downstream::h3::intake::Received;
+use crate::dataplane::downstream::h3::resets::EARLY;
+use crate::dataplane::exchange::error::Kind;
+use crate::dataplane::quic::buffers::Transport;
+use crate::telemetry::reason::LimitReason;
+
+/// How often; so late a time-out may come.
+const INTERVAL: Duration = Duration::from_millis(500);
+/// Readable octets of one stream that are reckoned with: more than a stream's window is never there.
+const READABLE_MAX: usize = 16 << 20;
+
+impl Session {
+    /// When it wants to be looked at, if anything can time out.
+    #[must_use]
+    pub fn next_sweep(&self) -> Option<Instant> {
+        self.sweep_at
+    }
+
+    /// Looks at all streams if it is time.
+    pub(super) fn sweep(&mut self, transport: &mut Transport, now: Instant) {
+        if self.sweep_at.is_none_or(|due| due > now) {
+            return;
+        }
+        self.end_unheard(transport, now);
+        self.end_stalled(transport, now);
+        if self.intake.is_over(now) {
+            self.shut(transport, LimitReason::Unreadable);
+        }
+        let idle = self.streams.is_empty() && self.unheard.is_empty() && !self.intake.is_short();
+        self.sweep_at = (!self.shut && !idle).then(|| now + INTERVAL);
+    }
+
+    /// Something came, so something may stand still.
+    pub(super) fn arm_sweep(&mut self, now: Instant) {
+        if self.sweep_at.is_none() && !self.shut {
+            self.sweep_at = Some(now + INTERVAL);
+        }
+    }
+
+    /// Answers requests whose field section takes too long.
+    fn end_unheard(&mut self, transport: &mut Transport, now: Instant) {
+        if self.unheard.is_empty() {
+            return;
+        }
+        let patience = self.shared.header_timeout;
+        let due = |since: &Instant| now.saturating_duration_since(*since) >= patience;
+        let mut ids = std::mem::take(&mut self.scratch);
+        ids.extend(self.unheard.iter().filter(|(_, since)| due(since)).map(|(id, _)| *id));
+        for id in ids.drain(..) {
+            self.unheard.remove(&id);
+            self.shared.metrics.limits_reached.inc(LimitReason::RequestHeader);
+            self.next_stream = self.next_stream.max(id.saturating_add(4));
+            self.answer(transport, id, http::StatusCode::REQUEST_TIMEOUT);
+            // Who does not even take the answer does not get it.
+            if let Some(stream) = self.streams.get_mut(&id) {
+                stream.reset(transport, code::REQUEST_INCOMPLETE);
+                self.forget_if_over(id);
+            }
+        }
+        self.scratch = ids;
+    }
+
+    /// Ends requests whose body does not go on, and responses that are not taken.
+    fn end_stalled(&mut self, transport: &mut Transport, now: Instant) {
+        let mut untaken = std::mem::take(&mut self.scratch);
+        for (id, stream) in &mut self.streams {
+            if stream.request_stalled(now) >= self.shared.body_timeout {
+                self.shared.metrics.limits_reached.inc(LimitReason::RequestBody);
+                // The serving task knows whether there is an answer already, and gives one if not.
+                stream.link().fail(Kind::RequestTimeout);
+            }
+            if stream.response_stalled(now) >= self.shared.drain_timeout {
+                untaken.push(*id);
+            }
+        }
+        for id in untaken.drain(..) {
+            self.shared.metrics.limits_reached.inc(LimitReason::ResponseDrain);
+            if let Some(stream) = self.streams.get_mut(&id) {
+                stream.link().fail(Kind::ClientStalled);
+                stream.reset(transport, code::REQUEST_CANCELLED);
+            }
+            self.forget_if_over(id);
+        }
+        self.scratch = untaken;
+    }
+
+    // === reckoned each turn ===
+
+    /// Looks at what can be read, before it is: new streams whose field section may not be whole, and how much there is.
+    pub(super) fn look_at_arrivals(&mut self, transport: &Transport, now: Instant) {
+        let mut readable = 0;
+        for id in transport.readable() {
+            readable += transport.stream_readable_len(id, READABLE_MAX) as u64;
+            let request = id & 0b11 == 0;
+            let known = self.streams.contains_key(&id)
+                || (id < self.next_stream && self.lingering.contains(&id));
+            if request && !known {
+                self.unheard.entry(id).or_insert(now);
+            }
+        }
+        let stats = transport.stats();
+        let stopped = stats.stopped_stream_count_local + stats.reset_stream_count_remote;
+        if std::mem::replace(&mut self.given_up, stopped) != stopped {
+            self.intake.stopped();
+        }
+        let received = Received {
+            octets: stats.recv_bytes,
+            packets: stats.recv as u64,
+            packets_sent: stats.sent as u64,
+        };
+        self.intake.begin(received, readable);
+    }
+
+    /// Reckons what was left unread, and closes the connection of a client that has used up what it may reset.
+    pub(super) fn judge(&mut self, transport: &mut Transport) {
+        let left = transport.readable().map(|id| transport.stream_readable_len(id, READABLE_MAX));
+        self.intake.end(left.map(|octets| octets as u64).sum());
+        if let Some(reason) = self.resets.verdict() {
+            self.shut(transport, reason);
+        }
+    }
+
+    /// A stream is about to be reset, by whomever: it counts, once.
+    pub(super) fn count_reset(&mut self, id: u64) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        if !stream.set_counted() {
+            self.resets.reset(stream.ends_early(EARLY, self.now), self.now);
+        }
+    }
+
+    fn shut(&mut self, transport: &mut Transport, reason: LimitReason) {
+        if std::mem::replace(&mut self.shut, true) {
+            return;
+        }
+        self.shared.metrics.limits_reached.inc(reason);
+        // Done: closing already.
+        let _ = transport.close(true, code::EXCESSIVE_LOAD, b"");
+        self.unheard.clear();
+        self.close();
+    }
+}
