@@ -26,6 +26,7 @@ mod limits;
 mod listeners;
 mod load;
 mod malformed;
+mod memory;
 mod path;
 mod refusal;
 mod reload;

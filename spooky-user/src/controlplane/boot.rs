@@ -14,9 +14,11 @@ use super::config::{self, Config};
 use super::figures::Figures;
 use super::kernel::{Kernel, KernelError};
 use super::listeners::{self, Listeners, PlanError};
+use super::overload::Watch;
 use super::settings;
 use super::supervise::Supervisor;
 use super::workers::{Makings, Revival};
+use crate::dataplane::pressure::Pressure;
 use crate::dataplane::quic::tls::CertificateError;
 use crate::dataplane::worker::stray::Strays;
 use crate::dataplane::worker::{Handle, StartError};
@@ -32,6 +34,8 @@ pub struct Running {
     pub workers: Vec<Handle>,
     /// When those that have ended start again.
     pub revival: Revival,
+    /// What watches memory.
+    pub memory: Watch,
     /// What they are made from.
     pub makings: Makings,
     /// What keeps the kernel's maps in step with the workers.
@@ -104,6 +108,7 @@ pub fn boot(config: Config) -> Result<Running, BootError> {
     supervisor.set_access(&config.access);
     let first = config::compile(&config, listeners.names(), None, &registry);
     let snapshot = Arc::new(ArcSwap::from_pointee(first));
+    let pressure = Arc::new(Pressure::default());
     let makings = Makings {
         generation: GENERATION,
         count: config.workers.count,
@@ -111,14 +116,17 @@ pub fn boot(config: Config) -> Result<Running, BootError> {
         snapshot,
         registry,
         strays,
+        pressure: Arc::clone(&pressure),
     };
     let handles = makings.start_all(&access_log, orders).map_err(BootError::Worker)?;
+    let memory = Watch::new(config.overload, pressure, Arc::clone(&figures));
     let revival = Revival::new(workers, Instant::now());
     Ok(Running {
         config,
         workers: handles,
         supervisor,
         revival,
+        memory,
         makings,
         listeners,
         figures,

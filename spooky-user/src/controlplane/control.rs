@@ -150,6 +150,7 @@ impl Control {
 
     fn beat(&mut self) {
         self.reap_listeners();
+        self.running.memory.beat();
         self.running.supervisor.beat(&self.running.workers, Instant::now());
         let workers = self.running.workers.len();
         let alive = self.running.supervisor.alive();
@@ -239,6 +240,7 @@ impl Control {
         running.supervisor.set_listeners(&running.listeners);
         running.supervisor.set_weights(&config.workers.weights);
         running.supervisor.set_access(&config.access);
+        running.memory.set(config.overload);
         running.config = config;
         let snapshot = running.makings.snapshot.load();
         self.health.reconcile(&snapshot.clusters);

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use spooky_common::counter::Counter;
 
 use super::kernel::Running;
+use crate::dataplane::pressure::Level;
 use crate::id::WorkerId;
 use crate::telemetry::metrics::{Samples, Source};
 
@@ -32,6 +33,8 @@ pub struct Figures {
     samples: AtomicU64,
     map_writes: AtomicU64,
     map_failures: AtomicU64,
+    memory_limit: AtomicU64,
+    pressure: AtomicU8,
     listeners_open: AtomicU64,
     listeners_closing: AtomicU64,
     config_version: AtomicU64,
@@ -51,6 +54,8 @@ impl Figures {
             samples: AtomicU64::new(0),
             map_writes: AtomicU64::new(0),
             map_failures: AtomicU64::new(0),
+            memory_limit: AtomicU64::new(0),
+            pressure: AtomicU8::new(0),
             listeners_open: AtomicU64::new(0),
             listeners_closing: AtomicU64::new(0),
             config_version: AtomicU64::new(1),
@@ -101,6 +106,16 @@ impl Figures {
     /// The maps could not be brought to the desired state.
     pub fn map_failed(&self) {
         self.map_failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The limit on memory in octets, if there is one.
+    pub fn set_memory_limit(&self, limit: Option<u64>) {
+        self.memory_limit.store(limit.unwrap_or(0), Ordering::Relaxed);
+    }
+
+    /// What is given up for want of memory.
+    pub fn set_pressure(&self, level: Level) {
+        self.pressure.store(level as u8, Ordering::Relaxed);
     }
 
     /// How many listeners there are.
@@ -186,6 +201,21 @@ impl Source for Figures {
             &[],
             self.config_version.load(Ordering::Relaxed) as f64,
         );
+        samples.gauge(
+            "spooky_memory_limit_bytes",
+            "Limit on this process's memory, from overload.memory or its cgroup; 0 for none.",
+            &[],
+            self.memory_limit.load(Ordering::Relaxed) as f64,
+        );
+        let pressure = self.pressure.load(Ordering::Relaxed);
+        for level in Level::ALL {
+            samples.gauge(
+                "spooky_memory_pressure",
+                "1 for what is given up for want of memory, 0 for the others.",
+                &[("level", level.label())],
+                f64::from(u8::from(pressure == level as u8)),
+            );
+        }
         for (state, value) in [("open", &self.listeners_open), ("closing", &self.listeners_closing)]
         {
             samples.gauge(

@@ -3,7 +3,7 @@
 //!
 //! `boot` brings everything up, `control` is the loop until the end, `workers` starts
 //! and `supervise` watches the workers, `listeners` knows where
-//! clients connect, `reload` takes a new
+//! clients connect, `overload` watches memory, `reload` takes a new
 //! configuration whole or not at all, `settings` puts it into the words of those who carry it out, `figures` are the numbers
 //! of this plane; `config`, `kernel`, `health` and `admin` do
 //! what their names say.
@@ -16,6 +16,7 @@ pub mod figures;
 pub mod health;
 pub mod kernel;
 pub mod listeners;
+pub mod overload;
 pub mod reload;
 pub mod settings;
 pub mod supervise;

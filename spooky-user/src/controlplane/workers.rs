@@ -14,6 +14,7 @@ use arc_swap::ArcSwap;
 use super::boot::Running;
 use super::kernel::KernelError;
 use super::listeners::PlanError;
+use crate::dataplane::pressure::Pressure;
 use crate::dataplane::proxy;
 use crate::dataplane::worker::inbox::{Inbox, Order, Pulse};
 use crate::dataplane::worker::stray::Strays;
@@ -46,6 +47,8 @@ pub struct Makings {
     pub registry: Arc<Registry>,
     /// The rings of all workers.
     pub strays: Arc<Strays>,
+    /// How scarce memory is.
+    pub pressure: Arc<Pressure>,
 }
 
 /// When workers that have ended are started again.
@@ -152,6 +155,7 @@ impl Makings {
             core: self.core(id),
             orders,
             strays: Arc::clone(&self.strays),
+            pressure: Arc::clone(&self.pressure),
             inbox: Arc::new(Inbox::new()),
             pulse: Arc::new(Pulse::new()),
             proxy: proxy::Parts {
@@ -160,6 +164,7 @@ impl Makings {
                 access_log: access_log.worker(id, metrics),
                 unrouted: self.registry.unrouted(),
                 snapshot: Arc::clone(&self.snapshot),
+                pressure: Arc::clone(&self.pressure),
             },
         })
     }

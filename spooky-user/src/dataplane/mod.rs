@@ -6,6 +6,7 @@ pub mod exchange;
 pub mod fault;
 pub mod filter;
 pub mod packet;
+pub mod pressure;
 pub mod proxy;
 pub mod quic;
 pub mod route;

@@ -3,4 +3,5 @@
 //! `rustix` wraps what is needed so far, so there is no `unsafe` here yet.
 
 pub mod affinity;
+pub mod memory;
 pub mod process;

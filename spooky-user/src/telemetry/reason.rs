@@ -51,6 +51,8 @@ reasons! {
         HalfOpen = "half_open",
         /// The source has as many connections as one source may have.
         Source = "source",
+        /// Memory is scarce.
+        Memory = "memory",
         /// The worker is draining.
         Draining = "draining",
         /// The transport library refused to create the connection.

@@ -40,6 +40,8 @@ pub struct Config {
     pub routes: Vec<RouteConfig>,
     /// Metrics and health.
     pub admin: Admin,
+    /// What is given up when memory is scarce.
+    pub overload: Overload,
     /// What SIGTERM does.
     pub shutdown: Shutdown,
 }
@@ -82,6 +84,19 @@ pub struct Workers {
     pub pin: bool,
     /// Share of new connections by worker, one for each; not all 0.
     pub weights: Vec<u16>,
+}
+
+/// What is given up when memory is scarce. Percentages are of the limit and do not fall.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Overload {
+    /// The limit in octets; `None` is that of the cgroup.
+    pub memory: Option<u64>,
+    /// New connections are refused from here on.
+    pub stop_connections_percent: u8,
+    /// New requests, too.
+    pub stop_requests_percent: u8,
+    /// The newest connections are closed.
+    pub shed_percent: u8,
 }
 
 /// Where clients connect.

@@ -67,6 +67,8 @@ pub enum Kind {
     RequestTimeout,
     /// The client took nothing of its response for `http3.response_drain_timeout`.
     ClientStalled,
+    /// spooky is short of memory and did not accept the request.
+    MemoryScarce,
     /// spooky is shutting down and did not accept the request.
     ShuttingDown,
 }
@@ -106,9 +108,11 @@ impl ProxyError {
             | Kind::UpstreamProtocol
             | Kind::ResponseHeaderTimeout
             | Kind::StreamIdle => Origin::Upstream,
-            Kind::NoHealthyEndpoint | Kind::PoolFull | Kind::PoolTimeout | Kind::ShuttingDown => {
-                Origin::Proxy
-            }
+            Kind::NoHealthyEndpoint
+            | Kind::PoolFull
+            | Kind::PoolTimeout
+            | Kind::MemoryScarce
+            | Kind::ShuttingDown => Origin::Proxy,
         }
     }
 
@@ -133,6 +137,7 @@ impl ProxyError {
             | Kind::ClientMalformed
             | Kind::RequestTimeout
             | Kind::ClientStalled
+            | Kind::MemoryScarce
             | Kind::ShuttingDown => Retry::Never,
         }
     }
@@ -149,6 +154,7 @@ impl ProxyError {
             | Kind::PoolTimeout
             | Kind::StreamRefused
             | Kind::Overloaded
+            | Kind::MemoryScarce
             | Kind::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
             Kind::ConnectTimeout | Kind::ResponseHeaderTimeout | Kind::StreamIdle => {
                 StatusCode::GATEWAY_TIMEOUT
@@ -183,6 +189,7 @@ impl ProxyError {
             Kind::ClientMalformed => "client_malformed",
             Kind::RequestTimeout => "request_timeout",
             Kind::ClientStalled => "client_stalled",
+            Kind::MemoryScarce => "memory_scarce",
             Kind::ShuttingDown => "shutting_down",
         }
     }

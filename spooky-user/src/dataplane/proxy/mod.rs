@@ -20,6 +20,7 @@ use super::exchange::Exchange;
 use super::exchange::error::{Kind, ProxyError, Retry};
 use super::exchange::link::{AbortCode, Link, Outbound};
 use super::fault::{self, Point};
+use super::pressure::{Level, Pressure};
 use super::upstream::Pools;
 use super::upstream::cluster::Cluster;
 use crate::id::WorkerId;
@@ -39,6 +40,8 @@ pub struct Context {
     pub metrics: Arc<WorkerMetrics>,
     /// Its end of the access log.
     pub access_log: WorkerLog,
+    /// How scarce memory is.
+    pub pressure: Arc<Pressure>,
     /// Counts requests that no route matched.
     pub unrouted: Arc<RouteMetrics>,
     snapshot: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
@@ -59,6 +62,8 @@ pub struct Parts {
     pub unrouted: Arc<RouteMetrics>,
     /// Where the control plane publishes.
     pub snapshot: Arc<ArcSwap<Snapshot>>,
+    /// See [`Context`].
+    pub pressure: Arc<Pressure>,
 }
 
 /// How far an exchange had come when it failed: whether the client can still be told by a status.
@@ -93,6 +98,9 @@ async fn run<'s>(
 ) -> Result<(), Failure> {
     let head = &exchange.head;
     fault::strike(Point::Request, head.target.path());
+    if context.pressure.level() >= Level::Requests {
+        return Err(Failure::before_head(Kind::MemoryScarce));
+    }
     let route = snapshot
         .routes
         .find(head.authority.host(), head.target.path())
@@ -173,6 +181,7 @@ impl Context {
             metrics: parts.metrics,
             access_log: parts.access_log,
             unrouted: parts.unrouted,
+            pressure: parts.pressure,
             snapshot: RefCell::new(Cache::new(parts.snapshot)),
             request_ids: RefCell::new(Generator::new()),
             serving: Cell::new(0),

@@ -54,7 +54,7 @@ pub struct Connection<S> {
     abandoned: bool,
     /// Source of the last datagram, validated or not; so that access lists are asked once a change, not once a datagram.
     pub(super) last_source: SocketAddr,
-    accepted: Instant,
+    pub(super) accepted: Instant,
     handshake_deadline: Option<Instant>,
     /// A time in the worker's heap at or before which this connection will be looked at.
     pub timer: Option<Instant>,

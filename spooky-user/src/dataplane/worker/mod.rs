@@ -21,6 +21,7 @@ use arc_swap::ArcSwap;
 
 use self::inbox::{Inbox, Order, Pulse};
 use self::stray::Strays;
+use super::pressure::Pressure;
 use super::proxy;
 use super::quic::cid::Secrets;
 use super::quic::settings::{Http3Settings, QuicSettings};
@@ -71,6 +72,8 @@ pub struct Setup {
     pub orders: Vec<Order>,
     /// The rings of all workers.
     pub strays: Arc<Strays>,
+    /// How scarce memory is.
+    pub pressure: Arc<Pressure>,
     /// Orders for it.
     pub inbox: Arc<Inbox>,
     /// Where it shows that it lives.

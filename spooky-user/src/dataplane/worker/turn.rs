@@ -29,6 +29,7 @@ use crate::dataplane::fault::{self, Point};
 use crate::dataplane::filter::ip_access::AccessList;
 use crate::dataplane::packet::udp::{Arena, canonical};
 use crate::dataplane::packet::{Datagram, Path};
+use crate::dataplane::pressure::Pressure;
 use crate::dataplane::proxy;
 use crate::dataplane::quic::endpoint::{Arrival, Disposition, Endpoint};
 use crate::dataplane::quic::transmit::{Builder, Outcome};
@@ -60,6 +61,9 @@ pub(super) struct Worker {
     pub(super) timers: Timers,
     ready: Rc<Ready>,
     strays: Arc<Strays>,
+    pub(super) pressure: Arc<Pressure>,
+    /// When connections were last closed for want of memory.
+    pub(super) shed_at: Option<Instant>,
     pub(super) inbox: Arc<Inbox>,
     pub(super) pulse: Arc<Pulse>,
     pub(super) context: Rc<proxy::Context>,
@@ -97,6 +101,8 @@ impl Worker {
             timers: Timers::default(),
             ready: Rc::default(),
             strays: setup.strays,
+            pressure: setup.pressure,
+            shed_at: None,
             inbox: setup.inbox,
             pulse: setup.pulse,
             context: Rc::new(proxy::Context::new(setup.proxy)),
@@ -134,6 +140,7 @@ impl Worker {
             return Poll::Ready(());
         }
         self.follow_orders(now);
+        self.relieve(now);
 
         let mut more = self.receive(cx, now);
         more |= self.take_strays(now);

@@ -85,6 +85,8 @@ worker_metrics! {
     addresses_validated: Counter = Counter::new();
     /// Connections refused at their Initial, by reason.
     connections_refused: Counters<RefusedReason> = Counters::new();
+    /// Connections closed because memory was scarce.
+    connections_shed: Counter = Counter::new();
     /// Connections that ended, by reason.
     connections_closed: Counters<CloseReason> = Counters::new();
     /// TLS handshakes completed.

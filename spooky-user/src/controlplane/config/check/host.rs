@@ -5,7 +5,7 @@ use std::thread;
 
 use super::Checker;
 use crate::controlplane::config::checked::{
-    AccessLog, Admin, Ebpf, Log, LogDestination, Shutdown, Workers,
+    AccessLog, Admin, Ebpf, Log, LogDestination, Overload, Shutdown, Workers,
 };
 use crate::controlplane::config::schema::{self, EbpfMode, WorkerCount};
 
@@ -93,6 +93,26 @@ pub(super) fn admin(checker: &mut Checker<'_>, admin: &schema::Admin) -> Option<
         );
     }
     Some(Admin { bind })
+}
+
+/// More is given up the scarcer memory is.
+pub(super) fn overload(checker: &mut Checker<'_>, overload: &schema::Overload) -> Overload {
+    let steps = [
+        ("stop_requests", overload.stop_requests, "stop_connections", overload.stop_connections),
+        ("shed", overload.shed, "stop_requests", overload.stop_requests),
+    ];
+    for (key, value, below, least) in steps {
+        if value < least && !checker.is_faulty("overload") {
+            let message = format!("{}% is less than {below}, {}%", value.0, least.0);
+            checker.problem(&format!("overload.{key}"), message);
+        }
+    }
+    Overload {
+        memory: overload.memory.map(|size| size.0),
+        stop_connections_percent: overload.stop_connections.0,
+        stop_requests_percent: overload.stop_requests.0,
+        shed_percent: overload.shed.0,
+    }
 }
 
 pub(super) fn ebpf(checker: &mut Checker<'_>, ebpf: &schema::Ebpf) -> Ebpf {

@@ -39,6 +39,7 @@ pub(super) fn check(
     let admin = host::admin(&mut checker, &file.admin);
     let ebpf = host::ebpf(&mut checker, &file.ebpf);
     let access_log = host::access_log(&mut checker, &file.access_log);
+    let overload = host::overload(&mut checker, &file.overload);
     let workers = host::workers(&mut checker, &file.workers, ebpf.mode);
     Some(Config {
         path: path.to_owned(),
@@ -51,6 +52,7 @@ pub(super) fn check(
         upstreams,
         routes,
         admin: admin?,
+        overload,
         shutdown: host::shutdown(&file.shutdown),
     })
 }

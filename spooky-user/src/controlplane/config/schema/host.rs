@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::controlplane::config::problem::Problems;
 use crate::controlplane::config::read::{Limits, Node, Read, Shape, choice, section};
 use crate::controlplane::config::source::Value;
+use crate::controlplane::config::units::{ByteSize, Percent};
 
 section! {
     /// What spooky says about itself.
@@ -196,6 +197,21 @@ section! {
     pub struct Admin {
         /// Address and port of `/metrics` and `/health`. Loopback only: it asks nobody who they are.
         bind: String = "\"127.0.0.1:9901\"", restart;
+    }
+}
+
+section! {
+    /// What is given up when memory is scarce, so that the system does not have to end the process. Percentages are of the
+    /// limit; what was stopped goes on 2 % below its threshold.
+    pub struct Overload {
+        /// The limit; without it that of the process's cgroup, and none where that has none.
+        memory: Option<ByteSize> = "null", "1MiB" ..= "1024GiB", live;
+        /// From here on new connections are refused.
+        stop_connections: Percent = "90%", "1%" ..= "100%", live;
+        /// From here on new requests get 503.
+        stop_requests: Percent = "95%", "1%" ..= "100%", live;
+        /// From here on the newest connections are closed.
+        shed: Percent = "98%", "1%" ..= "100%", live;
     }
 }
 

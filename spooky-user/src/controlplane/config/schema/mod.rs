@@ -9,7 +9,7 @@ mod upstream;
 
 pub use host::{
     Access, AccessDefault, AccessLog, AccessLogFormat, Admin, Attach, Ebpf, EbpfMode, Level, Log,
-    LogFormat, OnFailure, Shutdown, WorkerCount, Workers,
+    LogFormat, OnFailure, Overload, Shutdown, WorkerCount, Workers,
 };
 pub use listener::{
     AddressValidation, Certificate, CidSection, Congestion, ConnectionWindow, Http3, Listener,
@@ -47,6 +47,8 @@ section! {
         routes: Vec<Route> = required;
         /// Metrics and health, over HTTP/1.1.
         admin: Admin = "{}";
+        /// What is given up when memory is scarce.
+        overload: Overload = "{}";
         /// What SIGTERM does.
         shutdown: Shutdown = "{}";
     }

@@ -118,6 +118,9 @@ impl<S> Endpoint<S> {
         if self.draining || place.draining {
             return Err(RefusedReason::Draining);
         }
+        if self.scarce {
+            return Err(RefusedReason::Memory);
+        }
         place.admit(Source::of(peer))
     }
 

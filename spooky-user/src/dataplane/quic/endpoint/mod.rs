@@ -61,6 +61,8 @@ pub struct Endpoint<S> {
     listeners: Vec<Listener>,
     metrics: Arc<WorkerMetrics>,
     draining: bool,
+    /// There is no memory for new connections.
+    scarce: bool,
     /// The connection that is taking a datagram.
     delivering: Option<ConnectionKey>,
     fresh: Vec<Cid>,
@@ -105,6 +107,7 @@ impl<S> Endpoint<S> {
             listeners: Vec::new(),
             metrics,
             draining: false,
+            scarce: false,
             delivering: None,
             fresh: Vec::new(),
         }
@@ -376,6 +379,24 @@ impl<S> Endpoint<S> {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.live == 0
+    }
+
+    /// Whether new connections are refused for want of memory.
+    pub fn set_scarce(&mut self, scarce: bool) {
+        self.scarce = scarce;
+    }
+
+    /// The keys of the `count` connections that came last.
+    #[must_use]
+    pub fn newest(&self, count: usize) -> Vec<ConnectionKey> {
+        let mut all: Vec<(Instant, ConnectionKey)> = Vec::with_capacity(self.live);
+        for (slot, index) in self.slots.iter().zip(0..) {
+            if let Some(connection) = &slot.connection {
+                all.push((connection.accepted, ConnectionKey { index, serial: slot.serial }));
+            }
+        }
+        all.sort_unstable_by_key(|(accepted, _)| std::cmp::Reverse(*accepted));
+        all.into_iter().take(count).map(|(_, key)| key).collect()
     }
 
     /// The keys of all connections, for what happens once: a drain.

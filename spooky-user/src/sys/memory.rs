@@ -1,0 +1,66 @@
+//! How much memory this process has and may have: <https://man7.org/linux/man-pages/man5/proc.5.html> (statm) and
+//! <https://docs.kernel.org/admin-guide/cgroup-v2.html> (memory.max). Imports nothing of the crate.
+
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+/// Where cgroups of version 2 are mounted.
+const CGROUPS: &str = "/sys/fs/cgroup";
+
+/// Bytes in RAM.
+///
+/// # Errors
+/// When `/proc` is not mounted or not readable.
+pub fn resident() -> io::Result<u64> {
+    let statm = fs::read_to_string("/proc/self/statm")?;
+    let pages = statm.split_whitespace().nth(1).and_then(|field| field.parse::<u64>().ok());
+    let absent =
+        || io::Error::new(io::ErrorKind::InvalidData, "/proc/self/statm has no second field");
+    Ok(pages.ok_or_else(absent)? * rustix::param::page_size() as u64)
+}
+
+/// The least `memory.max` of this process's cgroup and those above it; `None` when there is none.
+#[must_use]
+pub fn cgroup_limit() -> Option<u64> {
+    let own = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let path = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    least_limit(Path::new(CGROUPS), &Path::new(CGROUPS).join(path))
+}
+
+fn least_limit(root: &Path, own: &Path) -> Option<u64> {
+    let mut least = None;
+    let mut at: PathBuf = own.to_owned();
+    loop {
+        // "max" is no number, and the root has no such file: no limit.
+        let text = fs::read_to_string(at.join("memory.max")).unwrap_or_default();
+        if let Ok(limit) = text.trim().parse::<u64>() {
+            least = Some(least.map_or(limit, |before: u64| before.min(limit)));
+        }
+        if at == root || !at.pop() {
+            return least;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_has_memory() {
+        let resident = resident().unwrap();
+        assert!((1 << 20..1 << 40).contains(&resident), "{resident}");
+    }
+
+    #[test]
+    fn the_least_limit_on_the_way_up_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let own = folder.path().join("a/b/c");
+        fs::create_dir_all(&own).unwrap();
+        assert_eq!(least_limit(folder.path(), &own), None);
+        fs::write(folder.path().join("a/memory.max"), "4096000\n").unwrap();
+        fs::write(folder.path().join("a/b/memory.max"), "8192000\n").unwrap();
+        fs::write(own.join("memory.max"), "max\n").unwrap();
+        assert_eq!(least_limit(folder.path(), &own), Some(4_096_000));
+    }
+}
