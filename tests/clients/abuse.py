@@ -23,10 +23,10 @@ async def closed(connection, seconds=5.0):
     return None if event is None else event.error_code
 
 
-async def room_for_a_stream(connection):
-    """Waits for MAX_STREAMS; False when the connection is closed."""
-    quic = connection._quic
-    while connection.closed_with is None:
+async def room_for_a_stream(connection, seconds=30.0):
+    """Waits for MAX_STREAMS; False when there is none in time or the connection is closed."""
+    quic, end = connection._quic, time.monotonic() + seconds
+    while quic._close_event is None and time.monotonic() < end:
         if quic.get_next_available_stream_id() // 4 < quic._remote_max_streams_bidi:
             return True
         await asyncio.sleep(0.001)
@@ -164,15 +164,18 @@ async def gaps(context):
     ids = [connection.start_raw(fields, end=False) for _ in range(args["streams"])]
     await asyncio.sleep(0.2)
     streams = [quic._streams[each] for each in ids]
+    for stream in streams:
+        # Its final size would contradict what is sent here.
+        stream.sender.reset = lambda error_code: None
     sent, begun = 0, time.monotonic()
     offsets = [stream.sender._buffer_stop + 1 for stream in streams]
     limit = min(quic._remote_max_data // len(ids), streams[0].max_stream_data_remote) - 64
-    sender = Holes(connection)
+    sender = Packets(connection)
     while quic._close_event is None and offsets[0] < limit:
         for index, stream_id in enumerate(ids):
             pieces = []
             while len(pieces) < 100 and offsets[index] < limit:
-                pieces.append((stream_id, offsets[index]))
+                pieces.append(stream_frame(stream_id, offsets[index], b"x"))
                 offsets[index] += 2
             sent += len(pieces)
             sender.send(pieces)
@@ -184,13 +187,14 @@ async def gaps(context):
     return result
 
 
-class Holes:
-    """Sends STREAM frames of one octet each, which aioquic would never make, in packets of its own making."""
+class Packets:
+    """Makes 1-RTT packets of frames that aioquic would not send, or not in this order."""
 
     def __init__(self, connection):
         self.connection = connection
 
-    def send(self, pieces):
+    def send(self, frames):
+        """`frames` are types and bodies; they share packets as far as they fit."""
         quic = self.connection._quic
         now = time.monotonic()
         builder = QuicPacketBuilder(
@@ -205,14 +209,10 @@ class Holes:
         )
         crypto = quic._cryptos[tls.Epoch.ONE_RTT]
         builder.start_packet(QuicPacketType.ONE_RTT, crypto)
-        for stream_id, offset in pieces:
-            if builder.remaining_flight_space < 32:
+        for frame_type, body in frames:
+            if builder.remaining_flight_space < len(body) + 16:
                 builder.start_packet(QuicPacketType.ONE_RTT, crypto)
-            frame = builder.start_frame(QuicFrameType.STREAM_BASE | 6, capacity=24)
-            frame.push_uint_var(stream_id)
-            frame.push_uint_var(offset)
-            frame.push_uint_var(1)
-            frame.push_bytes(b"x")
+            builder.start_frame(frame_type, capacity=len(body) + 8).push_bytes(body)
         datagrams, packets = builder.flush()
         quic._packet_number = builder.packet_number
         for packet in packets:
@@ -222,4 +222,334 @@ class Holes:
             self.connection._transport.sendto(datagram, (self.connection.target.host, self.connection.target.port))
 
 
-SCENARIOS = [rapid_reset, induced_resets, slow, gaps]
+def stream_frame(stream_id, offset, data, end=False):
+    body = encode_uint_var(stream_id) + encode_uint_var(offset) + encode_uint_var(len(data)) + data
+    return QuicFrameType.STREAM_BASE | 6 | end, body
+
+
+# === what is in a field section ===
+
+
+async def sections(context):
+    """Sends each section that is too much, on a connection of its own: the answer, and whether the connection is still good."""
+    target = context.target
+    probe = await Connection.open(target)
+    base = probe.fields("GET", "/section")
+    await probe.finish()
+
+    def fields(*more):
+        return lambda c: c.start_raw([*base, *more])
+
+    def raw(block, declared=None):
+        frame = encode_uint_var(1) + encode_uint_var(len(block) if declared is None else declared) + block
+        return lambda c: c.raw_stream(frame)
+
+    def trailers(*lines):
+        def send(connection):
+            stream_id = connection.start_raw(connection.fields("POST", "/hash"), end=False)
+            connection.http.send_headers(stream_id, list(lines), end_stream=True)
+            connection.transmit()
+            return stream_id
+
+        return send
+
+    def instructions(data):
+        def send(connection):
+            encoder = connection.http._local_encoder_stream_id
+            connection._quic.send_stream_data(encoder, data)
+            connection.transmit()
+            return connection.start_raw(base)
+
+        return send
+
+    # RFC 9204 §4.5.6: a literal of which the name is Huffman-coded; zeros have five bits.
+    zeros = bytes([0b00001000, 0b01000010, 0b00010000, 0b10000100, 0b00100001]) * 5000
+    huffman = bytes([0, 0, 0x50 | 0x01]) + bytes([0xFF]) + encode_prefix(len(zeros) - 127) + zeros
+    hundred = [(b"x-%d" % n, b"v") for n in range(97)]
+    cases = {
+        "33_kib": fields(*[(b"x-%d" % n, b"v" * 11200) for n in range(3)]),
+        "101_fields": fields(*hundred),
+        "100_fields": fields(*hundred[:96]),
+        "name_257": fields((b"n" * 257, b"v")),
+        "name_256": fields((b"n" * 256, b"v")),
+        "value_16_kib_and_1": fields((b"n", b"v" * (16 * 1024 + 1))),
+        "value_16_kib": fields((b"n", b"v" * (16 * 1024))),
+        "name_70_kb": raw(bytes([0, 0, 0x27]) + encode_prefix(70_000 - 7) + b"n" * 70_000 + b"\x01v"),
+        "4_mb_declared": raw(bytes(500), 4_000_000),
+        "1000_cookie_crumbs": fields(*[(b"cookie", b"a=b")] * 1000),
+        "static_index_bomb": raw(bytes([0, 0]) + bytes([0xC0 | 17]) * 60_000),
+        "huffman_bomb": raw(huffman),
+        "101_trailers": trailers(*hundred, *hundred[:4]),
+        "pseudo_trailer": trailers((b":path", b"/")),
+        "dynamic_insert": instructions(bytes([0x40 | 1, ord("n"), 1, ord("v")])),
+        "dynamic_capacity": instructions(bytes([0x3F, 0xE1, 0x1F])),
+        "connect": lambda c: c.start_raw([(b":method", b"CONNECT"), (b":authority", b"localhost:443")], end=False),
+        "extended_connect": lambda c: c.start_raw(
+            [(b":method", b"CONNECT"), *base[1:], (b":protocol", b"websocket")], end=False
+        ),
+        "protocol_with_get": lambda c: c.start_raw([*base, (b":protocol", b"websocket")]),
+        "upgrade": fields((b"upgrade", b"h2c")),
+        "connection_upgrade": fields((b"connection", b"upgrade"), (b"upgrade", b"websocket")),
+    }
+    results = {}
+    for name, send in cases.items():
+        connection = await Connection.open(target)
+        answer = await connection.answer(send(connection), 5.0)
+        code = await closed(connection, 0.05)
+        after = None if code is not None else (await connection.request("GET", "/")).status
+        results[name] = {
+            "status": answer.status,
+            "end": answer.end,
+            "reset_code": answer.reset_code,
+            "closed_with": code,
+            "after": after,
+        }
+        connection.abandon()
+    return results
+
+
+def encode_prefix(value):
+    """The rest of an integer of RFC 7541 §5.1 after a full prefix."""
+    data = b""
+    while value >= 128:
+        data += bytes([0x80 | value & 0x7F])
+        value >>= 7
+    return data + bytes([value])
+
+
+async def bomb(context):
+    """Opens `streams` requests with 31 KiB of fields each and takes nothing of their answers, until told to stop."""
+    connection = await Connection.open(context.target, rate=0, window=2000)
+    more = [(b"x-%d" % n, b"v" * 10_300) for n in range(3)]
+    for _ in range(context.args["streams"]):
+        connection.start_raw([*connection.fields("GET", context.args["path"]), *more])
+        await asyncio.sleep(0.01)
+    context.event("sent")
+    ping = 0
+    while not context.stopped.is_set() and connection._quic._close_event is None:
+        ping += 1
+        connection._quic.send_ping(ping)
+        connection.transmit()
+        await asyncio.sleep(0.5)
+    code = await closed(connection, 0.0)
+    connection.abandon()
+    return {"closed_with": code}
+
+
+# === frames and streams nobody knows ===
+
+
+async def grease(context):
+    """Unknown frames of 16 MiB, of which `octets` come, on request and control stream, and as many unknown streams as there may be."""
+    args = context.args
+    connection = await Connection.open(context.target)
+    quic = connection._quic
+    # 0x1f * N + 0x21 is reserved (RFC 9114 §7.2.8).
+    frame = encode_uint_var(0x1F * 7 + 0x21) + encode_uint_var((1 << 24) - 1)
+    request = connection.raw_stream(encode_uint_var(0x21) + encode_uint_var(3) + b"abc" + frame)
+    control = connection.http._local_control_stream_id
+    quic.send_stream_data(control, frame)
+    for _ in range(args["octets"] // 10_000):
+        for stream_id in (request, control):
+            quic.send_stream_data(stream_id, bytes(10_000))
+        connection.transmit()
+        while quic._streams[request].sender._buffer.__len__() > 200_000 and quic._close_event is None:
+            await asyncio.sleep(0.005)
+    opened = 0
+    while quic._close_event is None:
+        stream_id = quic.get_next_available_stream_id(is_unidirectional=True)
+        if stream_id // 4 >= quic._remote_max_streams_uni:
+            break
+        quic.send_stream_data(stream_id, encode_uint_var(0x1F * opened + 0x21) + b"noise" * 100)
+        opened += 1
+        connection.transmit()
+        await asyncio.sleep(0.01)
+    context.event("sent", opened=opened)
+    answer = await connection.request("GET", "/")
+    code = await closed(connection, 0.1)
+    connection.abandon()
+    return {"opened": opened, "after": answer.to_json(), "closed_with": code}
+
+
+async def priority_flood(context):
+    """`count` PRIORITY_UPDATE frames (RFC 9218 §7.2) for closed streams and such as may come; then wrong ones."""
+    results = {}
+    for name, stream_id, value, count in [
+        ("closed", 0, b"u=1", context.args["count"]),
+        ("future", 80, b"u=1,i", context.args["count"]),
+        ("no_request", 3, b"u=1", 1),
+        ("beyond_limit", 1 << 40, b"u=1", 1),
+        ("300_octets", 0, b"u=1" + b" " * 297, 1),
+    ]:
+        connection = await Connection.open(context.target)
+        await connection.request("GET", "/")
+        payload = encode_uint_var(stream_id) + value
+        frame = encode_uint_var(0xF0700) + encode_uint_var(len(payload)) + payload
+        control = connection.http._local_control_stream_id
+        for _ in range(max(1, count // 1000)):
+            connection._quic.send_stream_data(control, frame * min(count, 1000))
+            connection.transmit()
+            sender = connection._quic._streams[control].sender
+            while len(sender._buffer) > 50_000 and connection._quic._close_event is None:
+                await asyncio.sleep(0.002)
+        code = await closed(connection, 0.3)
+        after = None if code is not None else (await connection.request("GET", "/")).status
+        results[name] = {"closed_with": code, "after": after}
+        connection.abandon()
+    return results
+
+
+# === control streams ===
+
+
+async def control_streams(context):
+    """Critical streams broken, one connection a case: the code each was closed with, and what the RFC names."""
+    from aioquic.h3.connection import H3Connection
+
+    usual = H3Connection._init_connection
+
+    def bare(http):
+        """No stream is opened: the case does."""
+
+    def settings(pairs):
+        body = b"".join(encode_uint_var(key) + encode_uint_var(value) for key, value in pairs)
+        return encode_uint_var(4) + encode_uint_var(len(body)) + body
+
+    def uni(connection, data, end=False):
+        stream_id = connection._quic.get_next_available_stream_id(is_unidirectional=True)
+        connection._quic.send_stream_data(stream_id, data, end_stream=end)
+        connection.transmit()
+        return stream_id
+
+    def control(data, end=False):
+        return lambda c: uni(c, b"\0" + data, end)
+
+    def after_usual(which, act):
+        def send(connection):
+            stream_id = {
+                "control": connection.http._local_control_stream_id,
+                "encoder": connection.http._local_encoder_stream_id,
+                "decoder": connection.http._local_decoder_stream_id,
+            }[which]
+            act(connection, stream_id)
+            connection.transmit()
+
+        return send
+
+    def end(connection, stream_id):
+        connection._quic.send_stream_data(stream_id, b"", end_stream=True)
+
+    def reset(connection, stream_id):
+        connection._quic.reset_stream(stream_id, 0x100)
+
+    def split(connection):
+        # The stream type as a varint of two octets, in two packets.
+        stream_id = uni(connection, b"\x40")
+        connection._quic.send_stream_data(stream_id, b"\x00" + settings([]))
+        connection.transmit()
+
+    reserved = [(0x1F * n + 0x21, n) for n in range(10_000)]
+    cases = {
+        "no_settings_first": (bare, control(encode_uint_var(0xD) + b"\x01\x00"), [0x10A]),
+        "data_on_control": (bare, control(settings([]) + b"\x00\x01x"), [0x105]),
+        "headers_on_control": (bare, control(settings([]) + b"\x01\x01x"), [0x105]),
+        "settings_twice": (bare, control(settings([]) + settings([])), [0x105]),
+        # RFC 9114 §7.2.4: a receiver may.
+        "settings_repeated_id": (bare, control(settings([(6, 1), (6, 1)])), [None, 0x109]),
+        "settings_h2_id": (bare, control(settings([(2, 1)])), [0x109]),
+        "settings_truncated": (bare, control(encode_uint_var(4) + b"\x01\x06"), [0x106]),
+        "settings_reserved": (bare, control(settings(reserved[:20])), [None]),
+        "settings_10000_reserved": (bare, control(settings(reserved)), [None, 0x106, 0x107]),
+        "type_in_two_packets": (bare, split, [None]),
+        "goaway_wrong_id_grows": (
+            bare,
+            control(settings([]) + b"\x07\x01\x00" + b"\x07\x01\x04"),
+            [0x108],
+        ),
+        "max_push_id_shrinks": (bare, control(settings([]) + b"\x0d\x01\x05" + b"\x0d\x01\x04"), [0x108]),
+        "cancel_push_unknown": (bare, control(settings([]) + b"\x03\x01\x05"), [0x108]),
+        "control_ended": (usual, after_usual("control", end), [0x104]),
+        "control_reset": (usual, after_usual("control", reset), [0x104]),
+        "encoder_ended": (usual, after_usual("encoder", end), [0x104]),
+        "encoder_reset": (usual, after_usual("encoder", reset), [0x104]),
+        "decoder_ended": (usual, after_usual("decoder", end), [0x104]),
+        "second_control": (usual, lambda c: uni(c, b"\0"), [0x103]),
+        "second_encoder": (usual, lambda c: uni(c, b"\x02"), [0x103]),
+        "second_decoder": (usual, lambda c: uni(c, b"\x03"), [0x103]),
+        "push_stream": (usual, lambda c: uni(c, b"\x01\x00"), [0x103]),
+    }
+    results = {}
+    for name, (start, send, allowed) in cases.items():
+        H3Connection._init_connection = start
+        try:
+            connection = await Connection.open(context.target)
+        finally:
+            H3Connection._init_connection = usual
+        if start is usual:
+            await connection.request("GET", "/")
+        send(connection)
+        code = await closed(connection, 1.0)
+        results[name] = {"closed_with": code, "allowed": allowed}
+        connection.abandon()
+    return results
+
+
+async def after_reset(context):
+    """`count` requests of which head, body, trailers, end, RESET_STREAM and STOP_SENDING come in one packet, in any order."""
+    args, done = context.args, 0
+    while done < args["count"]:
+        connection = await Connection.open(context.target)
+        quic, packets = connection._quic, Packets(connection)
+        section = connection.http._encode_headers
+        for _ in range(500):
+            if not await room_for_a_stream(connection, 0.5):
+                break
+            stream_id = quic.get_next_available_stream_id()
+            # What it would say of a stream of which it has sent nothing contradicts what is sent here.
+            quic._get_or_create_stream_for_send(stream_id).sender.reset = lambda error_code: None
+            head = connection.raw_frame(1, section(stream_id, connection.fields("POST", args["path"])))
+            body = connection.raw_frame(0, b"body" * context.random.randrange(1, 20))
+            trailers = connection.raw_frame(1, section(stream_id, [(b"x-trailer", b"1")]))
+            whole = head + body + trailers
+            cut = sorted(context.random.sample(range(1, len(whole)), 3))
+            pieces = [whole[a:b] for a, b in zip([0, *cut], [*cut, len(whole)])]
+            frames, offset = [], 0
+            for piece in pieces:
+                frames.append(stream_frame(stream_id, offset, piece, end=offset + len(piece) == len(whole)))
+                offset += len(piece)
+            code = encode_uint_var(H3_REQUEST_CANCELLED)
+            if context.random.random() < 0.8:
+                frames.append((QuicFrameType.RESET_STREAM, encode_uint_var(stream_id) + code + encode_uint_var(offset)))
+            if context.random.random() < 0.5:
+                frames.append((QuicFrameType.STOP_SENDING, encode_uint_var(stream_id) + code))
+            if context.random.random() < 0.8:
+                context.random.shuffle(frames)
+            split = context.random.randrange(len(frames)) if context.random.random() < 0.3 else 0
+            if split:
+                packets.send(frames[:split])
+                await asyncio.sleep(0)
+            packets.send(frames[split:])
+            done += 1
+            if done % 20 == 0:
+                await asyncio.sleep(0)
+        if quic._close_event is not None:
+            return {"done": done, "closed_with": quic._close_event.error_code, "reason": quic._close_event.reason_phrase}
+        connection.abandon()
+    connection = await Connection.open(context.target)
+    after = await connection.request("GET", "/")
+    await connection.finish()
+    return {"done": done, "closed_with": None, "after": after.to_json()}
+
+
+SCENARIOS = [
+    rapid_reset,
+    induced_resets,
+    slow,
+    gaps,
+    sections,
+    bomb,
+    grease,
+    priority_flood,
+    control_streams,
+    after_reset,
+]

@@ -192,3 +192,179 @@ fn a11_an_upload_over_a_bad_path_is_no_attack() {
     assert_ok(&up["answer"]);
     assert_eq!(reached(&scene.spooky.metrics(), "unreadable"), 0.0);
 }
+
+/// Rows B04, B05, B12: each field section that is too much or asks for a tunnel: what is answered, and that the connection is
+/// closed only for what quiche cannot refuse by itself.
+#[test]
+fn b04_b05_b12_sections_that_are_too_much() {
+    let scene = scene(json!({}));
+    let before = scene.spooky.resident_bytes();
+    let result = scene.target.run("sections", json!({}), LONG);
+    let grown = scene.spooky.resident_bytes().saturating_sub(before) >> 10;
+    println!("B04 B05 B12: {result:#}, memory grew by {grown} KiB");
+    let none = Value::Null;
+    let status = |status: u16| json!([status, "clean", none, none, 200]);
+    let reset = json!([0, "reset", 0x10e, none, 200]);
+    let load = json!([0, "lost", none, 0x107, none]);
+    let mut wrong = Vec::new();
+    for (name, allowed) in [
+        ("33_kib", vec![status(431)]),
+        ("101_fields", vec![status(431)]),
+        ("100_fields", vec![status(404)]),
+        ("name_257", vec![status(431)]),
+        ("name_256", vec![status(404)]),
+        ("value_16_kib_and_1", vec![status(431)]),
+        ("value_16_kib", vec![status(404)]),
+        ("name_70_kb", vec![load.clone()]),
+        ("4_mb_declared", vec![load.clone()]),
+        ("1000_cookie_crumbs", vec![status(431)]),
+        ("static_index_bomb", vec![load]),
+        ("huffman_bomb", vec![status(431)]),
+        ("101_trailers", vec![reset.clone()]),
+        ("pseudo_trailer", vec![reset.clone()]),
+        // RFC 9204 §3.2.3 would close with QPACK_ENCODER_STREAM_ERROR; quiche throws the instructions away.
+        ("dynamic_insert", vec![status(404)]),
+        ("dynamic_capacity", vec![status(404)]),
+        ("connect", vec![status(501)]),
+        ("extended_connect", vec![status(501)]),
+        ("protocol_with_get", vec![reset.clone()]),
+        ("upgrade", vec![reset.clone()]),
+        ("connection_upgrade", vec![reset]),
+    ] {
+        let case = &result[name];
+        let got = json!([
+            case["status"],
+            case["end"],
+            case["reset_code"],
+            case["closed_with"],
+            case["after"]
+        ]);
+        if !allowed.contains(&got) {
+            wrong.push(format!("{name}: {case}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    // Those within the limits, and the two with instructions: nothing else came so far.
+    assert_eq!(at_backend(&scene, "/section"), 5);
+}
+
+/// Row B06: a hundred requests of the largest size whose answers nobody takes. Small answers show what the requests cost; large
+/// ones are held as far as the backend's windows and the links go, 8 MiB and 112 KiB for each.
+#[test]
+fn b06_large_heads_and_no_window() {
+    for (path, most_kib) in [("/", 100 * 32 * 2 + (8 << 10)), ("/bytes/1000000", 64 << 10)] {
+        let scene = Scene::with(Turn::alone(), 1, |config, backends| {
+            let http3 = json!({ "response_drain_timeout": "4s" });
+            config
+                .forward(backends)
+                .set("/workers/count", json!(1))
+                .set("/listeners/0/http3", http3)
+        });
+        assert_ok(&scene.target.fetch("/"));
+        let before = scene.spooky.resident_bytes();
+        let mut client = scene.target.start("bomb", json!({ "path": path, "streams": 100 }));
+        client.event("sent", LONG);
+        let mut most = 0;
+        let active = || scene.spooky.metrics().sum("spooky_requests_active", &[]);
+        spooky_tests::wait::until_true("all are given up", SOON, || {
+            most = most.max(scene.spooky.resident_bytes());
+            active() == 0.0
+        });
+        client.stop();
+        let result = client.result(SOON);
+        let grown = most.saturating_sub(before) >> 10;
+        println!("B06 {path}: {result}, memory grew by {grown} KiB at most");
+        assert!(grown <= most_kib, "{grown} KiB");
+        assert!(reached(&scene.spooky.metrics(), "response_drain_timeout") >= 80.0);
+        assert_eq!(scene.spooky.metrics().sum("spooky_buffered_bytes", &[]), 0.0);
+    }
+}
+
+/// Row B07: what is reserved for extensions is passed over, whatever its size.
+#[test]
+fn b07_unknown_frames_and_streams_are_passed_over() {
+    let scene = Scene::with(Turn::alone(), 1, |config, backends| config.forward(backends));
+    // What the first time allocates for good is not counted.
+    scene.target.run("grease", json!({ "octets": 1_000_000 }), LONG);
+    let before = scene.spooky.resident_bytes();
+    let mut client = scene.target.start("grease", json!({ "octets": 5_000_000 }));
+    client.event("sent", LONG);
+    let grown = scene.spooky.resident_bytes().saturating_sub(before) >> 10;
+    let result = client.result(LONG);
+    println!("B07: {result}, memory grew by {grown} KiB");
+    assert!(result["opened"].as_u64() >= Some(10) && result["closed_with"].is_null(), "{result}");
+    assert_ok(&result["after"]);
+    assert!(grown < 1 << 10, "{grown} KiB");
+}
+
+/// Row B08: priorities of streams that are gone or not there yet leave nothing behind.
+#[test]
+fn b08_priority_updates_leave_nothing() {
+    let scene = Scene::with(Turn::alone(), 1, |config, backends| config.forward(backends));
+    assert_ok(&scene.target.fetch("/"));
+    let before = scene.spooky.resident_bytes();
+    let result = scene.target.run("priority_flood", json!({ "count": 100_000 }), LONG);
+    let grown = scene.spooky.resident_bytes().saturating_sub(before) >> 10;
+    println!("B08: {result}, memory grew by {grown} KiB");
+    for (name, code) in [
+        ("closed", Value::Null),
+        ("future", Value::Null),
+        // RFC 9218 §7.2 names H3_ID_ERROR; quiche closes with H3_FRAME_UNEXPECTED.
+        ("no_request", json!(0x105)),
+        ("beyond_limit", json!(0x108)),
+        ("300_octets", json!(0x107)),
+    ] {
+        assert_eq!(result[name]["closed_with"], code, "{name}");
+    }
+    assert!(grown < 4 << 10, "{grown} KiB");
+}
+
+/// What quiche 0.30 closes with where RFC 9114 names another code: CANCEL_PUSH for a push that was never promised (§7.2.3),
+/// and a frame that ends within a field (§7.1; 0x999 is its own). Asserted, so that a version that does it right is noticed.
+const OTHER_CODES: [(&str, Option<u64>); 2] =
+    [("cancel_push_unknown", None), ("settings_truncated", Some(0x999))];
+
+/// Row B09: the critical streams, each mistake with the RFC's code.
+#[test]
+fn b09_control_streams() {
+    let scene = scene(json!({}));
+    let result = scene.target.run("control_streams", json!({}), LONG);
+    let cases = result.as_object().cloned().unwrap_or_default();
+    println!("B09: {result}");
+    let wrong: Vec<String> = cases
+        .iter()
+        .filter(|(name, case)| {
+            if let Some((_, code)) = OTHER_CODES.iter().find(|(other, _)| other == name) {
+                return case["closed_with"].as_u64() != *code;
+            }
+            let allowed = case["allowed"].as_array().map(Vec::as_slice).unwrap_or_default();
+            !allowed.contains(&case["closed_with"])
+        })
+        .map(|(name, case)| format!("{name}: {case}"))
+        .collect();
+    assert!(cases.len() >= 20 && wrong.is_empty(), "{}", wrong.join("\n"));
+    assert_ok(&scene.target.fetch("/"));
+}
+
+/// Row B10: whatever comes in the packet of a reset, in whatever order: nobody panics, nothing stays.
+#[test]
+fn b10_events_after_a_reset() {
+    let budget = json!({ "percent": 100, "requests": 1_000_000, "per_second": 1_000_000 });
+    let scene = scene(json!({ "resets": budget }));
+    let seed = std::process::id();
+    let result = scene.target.run(
+        "after_reset",
+        json!({ "path": "/hash", "count": 10_000, "seed": seed }),
+        LONG,
+    );
+    println!("B10: seed {seed}: {result}");
+    assert!(result["done"].as_u64() >= Some(10_000) && result["closed_with"].is_null(), "{result}");
+    assert_ok(&result["after"]);
+    let metrics = || scene.spooky.metrics();
+    spooky_tests::wait::until_true("nothing stays", LONG, || {
+        metrics().sum("spooky_requests_active", &[]) == 0.0
+            && metrics().sum("spooky_buffered_bytes", &[]) == 0.0
+    });
+    assert_eq!(metrics().sum("spooky_panics_total", &[]), 0.0);
+    assert_eq!(metrics().sum("spooky_pool_connections_closed_total", &[]), 0.0);
+}
