@@ -13,6 +13,7 @@ import traceback
 import abuse
 import flood
 import hostile
+import messages
 import traffic
 import transfer
 import transport
@@ -20,7 +21,7 @@ from h3client import Failed, Target
 
 SCENARIOS = {
     function.__name__: function
-    for module in (traffic, transfer, transport, hostile, flood, abuse)
+    for module in (traffic, transfer, transport, hostile, flood, abuse, messages)
     for function in module.SCENARIOS
 }
 

@@ -8,7 +8,7 @@
 //! drain.rs         SIGTERM                                          refusal.rs   what a bad configuration gets
 //! tls.rs           certificates by name, verified backends          path.rs      loss, and clients that change ports
 //! steering.rs      XDP and reuseport in namespaces, four workers         reload.rs    SIGHUP
-//! limits.rs       clients that ask too much
+//! limits.rs        clients that ask too much                      messages.rs  messages in every spelling
 //! load.rs          the load generator and the floor it is measured against, in small numbers
 //! ```
 //!
@@ -27,6 +27,7 @@ mod listeners;
 mod load;
 mod malformed;
 mod memory;
+mod messages;
 mod path;
 mod refusal;
 mod reload;

@@ -169,6 +169,8 @@ reasons! {
         Method = "method",
         /// The trailer section is malformed.
         Trailers = "trailers",
+        /// Its host is not the name of its connection's handshake.
+        Misdirected = "misdirected",
         /// A field section over a limit.
         TooLarge = "too_large",
     }

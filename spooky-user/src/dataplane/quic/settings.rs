@@ -90,6 +90,8 @@ pub struct Http3Settings {
     pub max_field_value_size: usize,
     /// Requests after which a connection is told to go away (RFC 9114 §5.2).
     pub max_requests_per_connection: u64,
+    /// A request's host has to be the name of the TLS handshake (RFC 9110 §7.4).
+    pub authority_must_match_sni: bool,
     /// Requests that may end early.
     pub resets: ResetBudget,
     /// From a request's first octet to the end of its field section.
@@ -145,6 +147,7 @@ impl Default for Http3Settings {
             max_field_name_size: 256,
             max_field_value_size: 16 << 10,
             max_requests_per_connection: 10_000,
+            authority_must_match_sni: false,
             resets: ResetBudget { requests: 500, percent: 50, per_second: 100 },
             request_header_timeout: Duration::from_secs(10),
             request_body_timeout: Duration::from_secs(10),

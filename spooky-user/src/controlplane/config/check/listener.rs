@@ -183,6 +183,7 @@ fn http3(http3: &schema::Http3) -> Http3Settings {
         max_field_name_size: size(http3.max_field_name_size.0),
         max_field_value_size: size(http3.max_field_value_size.0),
         max_requests_per_connection: http3.max_requests_per_connection,
+        authority_must_match_sni: http3.authority_must_match_sni,
         resets: ResetBudget { requests, percent, per_second },
         request_header_timeout: http3.request_header_timeout,
         request_body_timeout: http3.request_body_timeout,

@@ -191,6 +191,10 @@ section! {
         max_field_value_size: ByteSize = "16KiB", "256B" ..= "1MiB", live;
         /// Requests after which a connection is told to go away (GOAWAY), so that clients spread anew.
         max_requests_per_connection: u64 = "10000", "1" ..= "1000000000", live;
+        /// Whether a request's host has to be the name that its connection was opened with (SNI). Others get 421, and clients
+        /// open another connection. Without it a client may send requests for every host over a connection to one of them,
+        /// as browsers do when one certificate has several names. Turn it on where hosts belong to different tenants.
+        authority_must_match_sni: bool = "false", live;
         /// How many requests may be given up. Above it the connection is closed with H3_EXCESSIVE_LOAD.
         resets: Resets = "{}";
         /// Longest time from the first octet of a request to the end of its field section; then 408.

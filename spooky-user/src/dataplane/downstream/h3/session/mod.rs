@@ -42,6 +42,8 @@ pub struct Shared {
     pub limits: Limits,
     /// Requests after which a connection is told to go away.
     pub max_requests: u64,
+    /// A request's host has to be the name of the TLS handshake.
+    pub authority_must_match_sni: bool,
     /// Requests that may end early.
     pub resets: ResetBudget,
     /// See [`Http3Settings`].
@@ -120,6 +122,7 @@ impl Shared {
                 max_value: settings.max_field_value_size,
             },
             max_requests: settings.max_requests_per_connection,
+            authority_must_match_sni: settings.authority_must_match_sni,
             resets: settings.resets,
             header_timeout: settings.request_header_timeout,
             body_timeout: settings.request_body_timeout,
@@ -294,6 +297,13 @@ impl Session {
                 return None;
             }
         };
+        if self.shared.authority_must_match_sni
+            && !is_the_name(transport.server_name(), head.authority.host())
+        {
+            self.shared.metrics.requests_malformed.inc(MalformedReason::Misdirected);
+            self.answer(transport, id, http::StatusCode::MISDIRECTED_REQUEST);
+            return None;
+        }
         let link = Link::new(id, Rc::clone(&self.mailbox));
         let stream = Stream::new(id, Rc::clone(&link), head.content_length, now);
         self.streams.insert(id, stream);
@@ -482,6 +492,11 @@ impl Session {
             !matches!(transport.stream_capacity(*id), Err(quiche::Error::InvalidStreamState(_)))
         });
     }
+}
+
+/// Whether a host in normal form is the name of the handshake, if there was one.
+fn is_the_name(name: Option<&str>, host: &str) -> bool {
+    name.is_some_and(|name| name.strip_suffix('.').unwrap_or(name).eq_ignore_ascii_case(host))
 }
 
 impl std::fmt::Debug for Session {
