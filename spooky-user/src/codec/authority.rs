@@ -66,6 +66,12 @@ impl Authority {
         self.text.get(..self.host_length).unwrap_or(&self.text)
     }
 
+    /// Whether this is the host's name, without regard to case and a final dot.
+    #[must_use]
+    pub fn is_named(&self, name: &str) -> bool {
+        name.strip_suffix('.').unwrap_or(name).eq_ignore_ascii_case(self.host())
+    }
+
     /// The port, unless it is the scheme's default.
     #[must_use]
     pub fn port(&self) -> Option<u16> {
@@ -242,6 +248,13 @@ mod tests {
         }
         assert_eq!(parse(&"a".repeat(64)), Err(Host));
         assert_eq!(parse(&format!("{}.com", "a.".repeat(125))), Err(Host));
+    }
+
+    #[test]
+    fn names_are_compared_without_case_port_and_final_dot() {
+        let authority = Authority::parse(b"Example.com:8443", 443).unwrap();
+        assert!(authority.is_named("example.com") && authority.is_named("EXAMPLE.COM."));
+        assert!(!authority.is_named("example.com:8443") && !authority.is_named("www.example.com"));
     }
 
     /// Every byte as the middle of a name: only what names are made of, and the colon (which begins a port), may pass.

@@ -298,7 +298,7 @@ impl Session {
             }
         };
         if self.shared.authority_must_match_sni
-            && !is_the_name(transport.server_name(), head.authority.host())
+            && !transport.server_name().is_some_and(|name| head.authority.is_named(name))
         {
             self.shared.metrics.requests_malformed.inc(MalformedReason::Misdirected);
             self.answer(transport, id, http::StatusCode::MISDIRECTED_REQUEST);
@@ -492,11 +492,6 @@ impl Session {
             !matches!(transport.stream_capacity(*id), Err(quiche::Error::InvalidStreamState(_)))
         });
     }
-}
-
-/// Whether a host in normal form is the name of the handshake, if there was one.
-fn is_the_name(name: Option<&str>, host: &str) -> bool {
-    name.is_some_and(|name| name.strip_suffix('.').unwrap_or(name).eq_ignore_ascii_case(host))
 }
 
 impl std::fmt::Debug for Session {
