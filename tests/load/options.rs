@@ -20,6 +20,7 @@ usage: spooky-load [options] ADDRESS:PORT
   --fresh         a new connection for every request
   --resume        with --fresh: the first connection gets a session ticket, all later ones must resume
   --early         with --resume: requests go as 0-RTT data
+  --groups LIST   key exchanges to offer, such as X25519 (default X25519MLKEM768 first)
   --idle N        open N connections and hold them, before anything else
   --touch         with --idle: one request on each of them
   --hold S        with --idle: seconds to hold them before memory is read (default 1)
@@ -50,6 +51,8 @@ pub(crate) struct Options {
     pub(crate) fresh: bool,
     pub(crate) resume: bool,
     pub(crate) early: bool,
+    /// Key exchanges that are offered, as BoringSSL lists them; its own list when `None`.
+    pub(crate) groups: Option<String>,
     pub(crate) idle: Option<Idle>,
     pub(crate) host: String,
     pub(crate) source: Option<IpAddr>,
@@ -126,6 +129,7 @@ impl Options {
             "--sha256" => self.sha256 = Some(hash(&value)?),
             "--status" => self.status = parsed(flag, &value)?,
             "--host" => self.host = value,
+            "--groups" => self.groups = Some(value),
             "--source" => self.source = Some(parsed(flag, &value)?),
             "--pid" => {
                 let pids = value.split(',').map(|pid| parsed(flag, pid));
@@ -178,6 +182,7 @@ impl Options {
             fresh: false,
             resume: false,
             early: false,
+            groups: None,
             idle: None,
             host: "localhost".into(),
             source: None,

@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use boring::ssl::{SslContextBuilder, SslMethod};
 use quiche::h3;
 
 use crate::options::Options;
@@ -77,7 +78,15 @@ impl Plan {
 }
 
 fn transport(options: &Options) -> quiche::Result<quiche::Config> {
-    let mut config = quiche::Config::new(quiche::PROTOCOL_VERSION)?;
+    let mut config = match &options.groups {
+        None => quiche::Config::new(quiche::PROTOCOL_VERSION)?,
+        Some(groups) => {
+            let mut tls = SslContextBuilder::new(SslMethod::tls())
+                .map_err(|_cause| quiche::Error::TlsFail)?;
+            tls.set_curves_list(groups).map_err(|_cause| quiche::Error::TlsFail)?;
+            quiche::Config::with_boring_ssl_ctx_builder(quiche::PROTOCOL_VERSION, tls)?
+        }
+    };
     config.verify_peer(false);
     config.set_application_protos(h3::APPLICATION_PROTOCOL)?;
     let held = options.idle.is_some();

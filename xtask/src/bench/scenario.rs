@@ -33,6 +33,9 @@ pub(crate) enum Drive {
     /// A connection for each request, 8 at a time; resumed or not.
     Fresh {
         resumed: bool,
+        /// Only X25519 is offered, which every subject speaks: the same work for all. Else X25519MLKEM768 comes first, and
+        /// who does not know it does less.
+        classical: bool,
     },
     /// So many connections that do nothing; then `active` of them make requests.
     Idle {
@@ -66,7 +69,7 @@ const fn quick(scenario: Scenario) -> Scenario {
 
 pub(crate) const GET: &str = "get";
 
-pub(crate) const SCENARIOS: [Scenario; 11] = [
+pub(crate) const SCENARIOS: [Scenario; 13] = [
     quick(everywhere(scenario(GET, "GET 1 KiB, 10x10, saturated", Drive::Get, Cast::Everybody))),
     quick(everywhere(scenario(
         "rate",
@@ -79,15 +82,27 @@ pub(crate) const SCENARIOS: [Scenario; 11] = [
     quick(everywhere(scenario(
         "fresh",
         "new connection + GET 1 KiB, full handshake",
-        Drive::Fresh { resumed: false },
+        Drive::Fresh { resumed: false, classical: false },
         Cast::Everybody,
     ))),
     quick(everywhere(scenario(
         "resumed",
         "new connection + GET 1 KiB, resumed",
-        Drive::Fresh { resumed: true },
+        Drive::Fresh { resumed: true, classical: false },
         Cast::Everybody,
     ))),
+    quick(scenario(
+        "fresh-x25519",
+        "new connection + GET 1 KiB, full handshake, X25519",
+        Drive::Fresh { resumed: false, classical: true },
+        Cast::Everybody,
+    )),
+    scenario(
+        "resumed-x25519",
+        "new connection + GET 1 KiB, resumed, X25519",
+        Drive::Fresh { resumed: true, classical: true },
+        Cast::Everybody,
+    ),
     scenario("half", "GET 1 KiB at half of its own capacity", Drive::Half, Cast::Everybody),
     scenario("shapes", "GET 1 KiB, 10x10: routes, endpoints, workers", Drive::Get, Cast::Shapes),
     quick(scenario(
@@ -206,8 +221,11 @@ impl Drive {
                 Backend::Nghttpd => format!("-c 10 -m 1 --warm 10 --body {LARGE} {get}"),
                 Backend::Origin => format!("-c 10 -m 1 --warm 10 --body {LARGE} --path /hash"),
             },
-            Self::Fresh { resumed: false } => format!("-c 8 --fresh --warm 8 {get}"),
-            Self::Fresh { resumed: true } => format!("-c 8 --fresh --resume --warm 8 {get}"),
+            Self::Fresh { resumed, classical } => {
+                let resume = if resumed { " --resume" } else { "" };
+                let groups = if classical { " --groups X25519" } else { "" };
+                format!("-c 8 --fresh{resume}{groups} --warm 8 {get}")
+            }
             Self::Idle { connections, active: 0 } => format!("--idle {connections} --hold 1 {get}"),
             Self::Idle { connections, active } => {
                 format!("--idle {connections} --hold 1 --active {active} -m 1 {get}")

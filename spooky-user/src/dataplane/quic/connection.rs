@@ -64,6 +64,10 @@ pub struct Connection<S> {
     pub leave_at: Option<Instant>,
     /// When the session wants to look at its streams.
     pub look_at: Option<Instant>,
+    /// Until when it may wait with an acknowledgement.
+    pub ack_due: Option<Instant>,
+    /// Datagrams taken in since anything was sent.
+    pub unacknowledged: u32,
     reported: Reported,
 }
 
@@ -112,6 +116,8 @@ impl<S> Connection<S> {
             queued: false,
             leave_at: None,
             look_at: None,
+            ack_due: None,
+            unacknowledged: 0,
             reported: Reported { at: now, lost: 0, retransmitted: 0, lost_bytes: 0 },
         }
     }
@@ -129,6 +135,8 @@ impl<S> Connection<S> {
         max_segments: usize,
         send: impl FnMut(Train<'_>) -> Result<(), Blocked>,
     ) -> Outcome {
+        self.ack_due = None;
+        self.unacknowledged = 0;
         let migration = &self.migration;
         let redirect = |path| migration.redirect(path);
         builder.transmit(&mut self.transport, max_segments, &mut self.credit, redirect, send)

@@ -16,6 +16,7 @@ use spooky_common::cid::Owner;
 use tokio::time::Sleep;
 
 use super::Setup;
+use super::acks::Acks;
 use super::inbox::{Inbox, Pulse};
 use super::listen::Closing;
 use super::socket::Socket;
@@ -59,6 +60,7 @@ pub(super) struct Worker {
     /// Listeners on their way out.
     pub(super) closing: Vec<Closing>,
     pub(super) timers: Timers,
+    acks: Acks,
     ready: Rc<Ready>,
     strays: Arc<Strays>,
     pub(super) pressure: Arc<Pressure>,
@@ -99,6 +101,7 @@ impl Worker {
             sessions: Vec::new(),
             closing: Vec::new(),
             timers: Timers::default(),
+            acks: Acks::default(),
             ready: Rc::default(),
             strays: setup.strays,
             pressure: setup.pressure,
@@ -292,6 +295,11 @@ impl Worker {
             connection.on_timeout(now, &self.metrics);
             self.touch(key);
         }
+        while let Some((due, key)) = self.acks.pop_due(now) {
+            if self.waits(key, due) {
+                self.touch(key);
+            }
+        }
     }
 
     fn collect_posts(&mut self) {
@@ -368,11 +376,38 @@ impl Worker {
             session.transmit(&mut connection.transport);
             connection.look_at = session.next_sweep();
         }
+        let answer_comes = self.awaits_answer(key);
         self.serve_opened();
         self.endpoint.maintain(key);
         self.progress_leave(key, now);
-        self.transmit(key);
+        if answer_comes {
+            let due = self.acks.wait(key, now);
+            if let Some(connection) = self.endpoint.get_mut(key) {
+                connection.ack_due = Some(due);
+            }
+        } else {
+            self.transmit(key);
+        }
         self.settle(key, now);
+    }
+
+    /// Whether all there is to send is an acknowledgement that can wait for an answer: one datagram has come since the last was
+    /// sent (RFC 9000 §13.2.2), it brought requests, and no other response is on its way.
+    fn awaits_answer(&mut self, key: ConnectionKey) -> bool {
+        let opened = self.opened.len();
+        let Some(connection) = self.endpoint.get_mut(key) else { return false };
+        let only_those = |session: &Session| session.open_streams() == opened;
+        opened > 0
+            && connection.unacknowledged == 1
+            && connection.ack_due.is_none()
+            && !connection.transport.is_draining()
+            && connection.transport.local_error().is_none()
+            && connection.session.as_ref().is_some_and(only_those)
+    }
+
+    /// Whether the connection waits with its acknowledgement until then.
+    fn waits(&mut self, key: ConnectionKey, due: Instant) -> bool {
+        self.endpoint.get_mut(key).is_some_and(|connection| connection.ack_due == Some(due))
     }
 
     fn serve_opened(&mut self) {
@@ -442,7 +477,11 @@ impl Worker {
 
     fn arm_sleep(&mut self, cx: &mut Context<'_>, mut sleep: Pin<&mut Sleep>, now: Instant) {
         let heartbeat = now + HEARTBEAT;
-        let wake = self.timers.next().map_or(heartbeat, |due| due.min(heartbeat));
+        let Self { acks, endpoint, timers, .. } = self;
+        let ack = acks.next(|key, due| {
+            endpoint.get_mut(key).is_some_and(|connection| connection.ack_due == Some(due))
+        });
+        let wake = [ack, timers.next()].into_iter().flatten().fold(heartbeat, Instant::min);
         // Set again only when it is too late, or so early that it would wake for nothing.
         let set = sleep.deadline().into_std();
         if set > wake || set <= now {

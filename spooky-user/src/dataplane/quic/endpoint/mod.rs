@@ -197,6 +197,7 @@ impl<S> Endpoint<S> {
             connection.arriving(datagram.path);
         }
         connection.credit.received(source, datagram.bytes.len());
+        connection.unacknowledged = connection.unacknowledged.saturating_add(1);
         let mut own = datagram.bytes.len();
         if header.form != Form::Short {
             connection.uses_id(header, source);
