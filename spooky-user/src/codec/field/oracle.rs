@@ -28,6 +28,28 @@ pub(super) fn request_is_valid(lines: &[Line]) -> bool {
         && lengths_agree(regular)
 }
 
+/// Is this a trailer section that RFC 9114 §4.3 and spooky's stricter rules allow?
+pub(super) fn trailers_are_valid(lines: &[Line]) -> bool {
+    lines.iter().all(|(name, value)| field_is_valid(name, value)) && lengths_agree(lines)
+}
+
+/// Is this a response head that RFC 9110 §15 and RFC 9114 §4.3.2 and §4.5 allow?
+pub(super) fn response_is_valid(lines: &[Line]) -> bool {
+    let Some(((first, status), rest)) = lines.split_first() else { return false };
+    let digits = std::str::from_utf8(status).unwrap_or_default();
+    let known = digits.len() == 3
+        && digits.parse::<u16>().is_ok_and(|code| (100..600).contains(&code) && code != 101);
+    // A backend may use underscores.
+    let plain = |name: &[u8]| name.iter().filter(|b| **b != b'_').copied().collect::<Vec<u8>>();
+    first == b":status"
+        && known
+        && lengths_agree(rest)
+        && rest.iter().all(|(name, value)| {
+            field_is_valid(&plain(name), value)
+                || (name.iter().all(|b| *b == b'_') && !name.is_empty())
+        })
+}
+
 fn is_token(bytes: &[u8]) -> bool {
     // RFC 9110 §5.6.2: any VCHAR, except delimiters.
     !bytes.is_empty()

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::oracle::{Line, request_is_valid};
+use super::oracle::{Line, request_is_valid, response_is_valid, trailers_are_valid};
 use super::*;
 
 const GET: [(&str, &str); 4] =
@@ -409,6 +409,29 @@ proptest! {
             prop_assert!(request_is_valid(&all), "{all:?} was accepted as {head:?}");
             prop_assert!(!head.headers.contains_key("host"));
             prop_assert_eq!(content_length(&head.headers), Ok(head.content_length));
+        }
+    }
+
+    #[test]
+    fn accepted_trailers_are_the_oracles_and_frame_nothing(
+        all in prop::collection::vec(any_line(), 0..5),
+    ) {
+        if let Ok(kept) = trailers(borrowed(&all), &Limits::default()) {
+            prop_assert!(trailers_are_valid(&all), "{all:?} was accepted");
+            for name in ["content-length", "host", "te", "cookie", "transfer-encoding"] {
+                prop_assert!(!kept.contains_key(name));
+            }
+        }
+    }
+
+    #[test]
+    fn accepted_responses_are_the_oracles(
+        status in "[0-9]{0,4}",
+        more in prop::collection::vec(any_line(), 0..4),
+    ) {
+        let all = [vec![(b":status".to_vec(), status.into_bytes())], more].concat();
+        if let Ok(head) = response_head(borrowed(&all), &Limits::default()) {
+            prop_assert!(response_is_valid(&all), "{all:?} was accepted as {head:?}");
         }
     }
 

@@ -200,7 +200,7 @@ impl Session {
             return;
         }
         self.now = now;
-        self.look_at_arrivals(transport, now);
+        let stopped = self.look_at_arrivals(transport, now);
         loop {
             match self.http.poll(transport) {
                 Ok((id, Event::Headers { list, .. })) => {
@@ -219,7 +219,9 @@ impl Session {
                 Err(_) => break,
             }
         }
-        self.find_stopped(transport);
+        if std::mem::replace(&mut self.stopped, stopped) != stopped {
+            self.find_stopped(transport);
+        }
         self.arm_sweep(now);
     }
 
@@ -422,10 +424,6 @@ impl Session {
     /// Frees the backends of responses the client has asked to stop (STOP_SENDING). A stream that waits for its backend
     /// writes nothing, so it would not notice; quiche counts the frames, so the streams are looked at only after one.
     fn find_stopped(&mut self, transport: &mut Transport) {
-        let stopped = transport.stats().stopped_stream_count_remote;
-        if std::mem::replace(&mut self.stopped, stopped) == stopped {
-            return;
-        }
         let mut ids = std::mem::take(&mut self.scratch);
         ids.extend(self.streams.keys());
         for id in ids.drain(..) {

@@ -94,7 +94,8 @@ impl Session {
     // === reckoned each turn ===
 
     /// Looks at what can be read, before it is: new streams whose field section may not be whole, and how much there is.
-    pub(super) fn look_at_arrivals(&mut self, transport: &Transport, now: Instant) {
+    /// Returns how many streams the client has stopped since the connection began.
+    pub(super) fn look_at_arrivals(&mut self, transport: &Transport, now: Instant) -> u64 {
         let mut readable = 0;
         for id in transport.readable() {
             readable += transport.stream_readable_len(id, READABLE_MAX) as u64;
@@ -116,6 +117,7 @@ impl Session {
             packets_sent: stats.sent as u64,
         };
         self.intake.begin(received, readable);
+        stats.stopped_stream_count_remote
     }
 
     /// Reckons what was left unread, and closes the connection of a client that has used up what it may reset.
