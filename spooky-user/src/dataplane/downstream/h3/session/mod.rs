@@ -31,7 +31,7 @@ use crate::dataplane::quic::buffers::Transport;
 use crate::dataplane::quic::settings::{Http3Settings, ResetBudget};
 use crate::id::ListenerId;
 use crate::telemetry::metrics::WorkerMetrics;
-use crate::telemetry::reason::{LimitReason, MalformedReason};
+use crate::telemetry::reason::MalformedReason;
 
 /// Streams that may linger before the list is pruned: twice what may usually be open.
 const LINGERING: usize = 256;
@@ -280,11 +280,7 @@ impl Session {
             return None;
         }
         self.next_stream = self.next_stream.max(id.saturating_add(4));
-        if !self.resets.may_open(self.streams.len() as u64) {
-            self.shared.metrics.requests_rejected.inc();
-            self.shared.metrics.limits_reached.inc(LimitReason::OpenRequests);
-            self.resets.count(now);
-            self.refuse(transport, id, code::REQUEST_REJECTED);
+        if !self.may_open(transport, id) {
             return None;
         }
         self.requests += 1;

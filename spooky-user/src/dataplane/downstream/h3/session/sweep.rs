@@ -129,6 +129,18 @@ impl Session {
         }
     }
 
+    /// Whether a further request is within what may be reset; refuses it if not.
+    pub(super) fn may_open(&mut self, transport: &mut Transport, id: u64) -> bool {
+        if self.resets.may_open(self.streams.len() as u64) {
+            return true;
+        }
+        self.shared.metrics.requests_rejected.inc();
+        self.shared.metrics.limits_reached.inc(LimitReason::OpenRequests);
+        self.resets.count(self.now);
+        self.refuse(transport, id, code::REQUEST_REJECTED);
+        false
+    }
+
     /// A stream is about to be reset, by whomever: it counts, once.
     pub(super) fn count_reset(&mut self, id: u64) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
