@@ -150,7 +150,7 @@ fn b03_a_slow_body_goes_on() {
     assert_eq!(reached(&scene.spooky.metrics(), "request_body_timeout"), 0.0);
 }
 
-/// Row A11: who leaves gaps in its streams may pin little memory, or is closed within 5 s of having pinned more.
+/// Row A11: who leaves gaps in its streams is closed within 5 s of having pinned more than a little.
 #[test]
 fn a11_gaps_close_the_connection() {
     for streams in [1, 15] {
@@ -163,14 +163,10 @@ fn a11_gaps_close_the_connection() {
         let result = client.result(LONG);
         println!("A11, {streams} streams: {sent} {result}, memory grew by {grown} KiB");
         assert_ok(&scene.target.fetch("/"));
-        if result["closed_with"] == H3_EXCESSIVE_LOAD {
-            let seconds = |value: &Value| value["seconds"].as_f64().unwrap_or(f64::INFINITY);
-            assert!(seconds(&result) - seconds(&sent) <= 5.5, "{result}");
-            assert_eq!(reached(&scene.spooky.metrics(), "unreadable"), 1.0);
-        } else {
-            // A stream's first window holds no more.
-            assert!(streams == 1 && grown <= 8 << 10, "{result}, {grown} KiB");
-        }
+        let seconds = |value: &Value| value["seconds"].as_f64().unwrap_or(f64::INFINITY);
+        assert_eq!(result["closed_with"], H3_EXCESSIVE_LOAD, "{result}");
+        assert!(seconds(&result) - seconds(&sent) <= 6.0, "{sent} {result}");
+        assert_eq!(reached(&scene.spooky.metrics(), "unreadable"), 1.0);
     }
 }
 
@@ -284,17 +280,22 @@ fn b06_large_heads_and_no_window() {
 #[test]
 fn b07_unknown_frames_and_streams_are_passed_over() {
     let scene = Scene::with(Turn::alone(), 1, |config, backends| config.forward(backends));
-    // What the first time allocates for good is not counted.
-    scene.target.run("grease", json!({ "octets": 1_000_000 }), LONG);
-    let before = scene.spooky.resident_bytes();
-    let mut client = scene.target.start("grease", json!({ "octets": 5_000_000 }));
-    client.event("sent", LONG);
-    let grown = scene.spooky.resident_bytes().saturating_sub(before) >> 10;
-    let result = client.result(LONG);
-    println!("B07: {result}, memory grew by {grown} KiB");
-    assert!(result["opened"].as_u64() >= Some(10) && result["closed_with"].is_null(), "{result}");
-    assert_ok(&result["after"]);
-    assert!(grown < 1 << 10, "{grown} KiB");
+    // What the allocator takes for good comes once; what is kept of each frame comes each time.
+    let mut least = u64::MAX;
+    for _round in 0..4 {
+        let before = scene.spooky.resident_bytes();
+        let mut client = scene.target.start("grease", json!({ "octets": 5_000_000 }));
+        client.event("sent", LONG);
+        least = least.min(scene.spooky.resident_bytes().saturating_sub(before) >> 10);
+        let result = client.result(LONG);
+        println!("B07: {} unknown streams, memory grew by at least {least} KiB", result["opened"]);
+        assert!(
+            result["opened"].as_u64() >= Some(10) && result["closed_with"].is_null(),
+            "{result}"
+        );
+        assert_ok(&result["after"]);
+    }
+    assert!(least < 1 << 10, "{least} KiB");
 }
 
 /// Row B08: priorities of streams that are gone or not there yet leave nothing behind.

@@ -152,7 +152,7 @@ impl Default for Http3Settings {
             request_header_timeout: Duration::from_secs(10),
             request_body_timeout: Duration::from_secs(10),
             response_drain_timeout: Duration::from_secs(30),
-            max_unreadable: 256 << 10,
+            max_unreadable: 128 << 10,
         }
     }
 }

@@ -208,7 +208,7 @@ section! {
         /// Octets that may have been received and cannot be read for 5 s because earlier ones are missing; above it the
         /// connection is closed with H3_EXCESSIVE_LOAD. Each can take 160 octets of memory when it comes by itself. Danger:
         /// below what is in flight, connections with losses are closed.
-        max_unreadable: ByteSize = "256KiB", "64KiB" ..= "64MiB", live;
+        max_unreadable: ByteSize = "128KiB", "64KiB" ..= "64MiB", live;
     }
 }
 
