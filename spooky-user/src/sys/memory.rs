@@ -1,4 +1,4 @@
-//! How much memory this process has and may have: <https://man7.org/linux/man-pages/man5/proc.5.html> (statm) and
+//! How much memory this process has and may have: <https://man7.org/linux/man-pages/man5/proc.5.html> (status) and
 //! <https://docs.kernel.org/admin-guide/cgroup-v2.html> (memory.max). Imports nothing of the crate.
 
 use std::path::{Path, PathBuf};
@@ -12,11 +12,11 @@ const CGROUPS: &str = "/sys/fs/cgroup";
 /// # Errors
 /// When `/proc` is not mounted or not readable.
 pub fn resident() -> io::Result<u64> {
-    let statm = fs::read_to_string("/proc/self/statm")?;
-    let pages = statm.split_whitespace().nth(1).and_then(|field| field.parse::<u64>().ok());
-    let absent =
-        || io::Error::new(io::ErrorKind::InvalidData, "/proc/self/statm has no second field");
-    Ok(pages.ok_or_else(absent)? * rustix::param::page_size() as u64)
+    let status = fs::read_to_string("/proc/self/status")?;
+    let field = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = field.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
+    let absent = || io::Error::new(io::ErrorKind::InvalidData, "/proc/self/status has no VmRSS");
+    Ok(kib.ok_or_else(absent)? << 10)
 }
 
 /// The least `memory.max` of this process's cgroup and those above it; `None` when there is none.
