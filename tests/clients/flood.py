@@ -170,13 +170,24 @@ async def retry_tokens(context):
     return result
 
 
+def first_packet(datagram):
+    """The Initial at the start of a datagram: aioquic pads the datagram, not the packet (RFC 9000 §17.2.2)."""
+    at = 6 + datagram[DCID]
+    at += 1 + datagram[at]
+    for _ in range(2):
+        # The token's length, then that of the rest.
+        size = 1 << (datagram[at] >> 6)
+        value = int.from_bytes(datagram[at : at + size], "big") & ((1 << (8 * size - 2)) - 1)
+        at += size + value
+    return datagram[:at]
+
+
 async def coalesced(context):
     """An Initial with packets of other connections behind it in the same datagram, `count` times; then whether all is well."""
     sock = udp(context.target)
     for number in range(context.args["count"]):
         if number % 20 == 0:
-            # aioquic pads the datagram, not the packet.
-            packet = FirstFlight(context.target).datagrams[0].rstrip(b"\0")
+            packet = first_packet(FirstFlight(context.target).datagrams[0])
         tail = b""
         while len(packet) + len(tail) < 1200:
             # Initial, 0-RTT and Handshake by turns, 4 octets of payload, an ID of their own.
