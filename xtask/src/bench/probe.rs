@@ -2,6 +2,7 @@
 //! instructions of spooky by callgrind; and what other programs of the project measure. A tool that is not there is
 //! named as missing. Imports `instance`, `lab`, `place`, `results`, `scenario` and `subject`.
 
+use super::gate::profile::Profile;
 use super::instance::{Instance, Load};
 use super::lab::{self, Lab};
 use super::options::{Extent, Options};
@@ -17,11 +18,6 @@ use std::process::Command;
 pub(crate) const SYSTEM_CALLS: &str = "system calls";
 pub(crate) const ALLOCATIONS: &str = "allocations";
 pub(crate) const INSTRUCTIONS: &str = "instructions";
-
-/// Functions that give out memory, of the C library or, with [`JEMALLOC`] before their names, of jemalloc.
-const ALLOCATORS: [&str; 7] =
-    ["malloc", "calloc", "realloc", "posix_memalign", "aligned_alloc", "mallocx", "rallocx"];
-const JEMALLOC: &str = "_rjem_";
 
 /// The program that times the XDP program, and the key of its result.
 const XDP_COST: &str = "spooky-xdp-cost";
@@ -154,14 +150,7 @@ fn under_callgrind(
     Ok(())
 }
 
-/// What callgrind counted in a whole life of spooky.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Counted {
-    allocations: u64,
-    instructions: u64,
-}
-
-fn counts(lab: &Lab, scenario: &Scenario, requests: u64) -> Result<Counted, Failure> {
+fn counts(lab: &Lab, scenario: &Scenario, requests: u64) -> Result<Profile, Failure> {
     let file = lab.dir.join("callgrind.out");
     let through = [
         "valgrind".to_owned(),
@@ -180,33 +169,8 @@ fn counts(lab: &Lab, scenario: &Scenario, requests: u64) -> Result<Counted, Fail
     }
     instance.end_proxy();
     let text = fs::read(&file).unwrap_or_default();
-    let counted = read(&String::from_utf8_lossy(&text));
-    if counted.instructions == 0 {
-        return Err(Failure::new(format!("callgrind wrote nothing to {}", file.display())));
-    }
-    Ok(counted)
-}
-
-/// `calls=COUNT ...` behind the `cfn=NAME` of a function that gives out memory; `summary:` or `totals:`.
-fn read(text: &str) -> Counted {
-    let mut counted = Counted::default();
-    let mut is_allocator = false;
-    for line in text.lines() {
-        if let Some(name) = line.strip_prefix("cfn=") {
-            // Callgrind adds `'2` and so on to functions that call themselves.
-            let name = name.split('\'').next().unwrap_or(name);
-            is_allocator = ALLOCATORS.contains(&name.strip_prefix(JEMALLOC).unwrap_or(name));
-        } else if let Some(calls) = line.strip_prefix("calls=") {
-            let count = calls.split_whitespace().next().and_then(|count| count.parse().ok());
-            if is_allocator {
-                counted.allocations += count.unwrap_or(0_u64);
-            }
-        } else if let Some(total) = line.strip_prefix("totals:") {
-            let total = total.split_whitespace().next().and_then(|total| total.parse().ok());
-            counted.instructions = total.unwrap_or(0);
-        }
-    }
-    counted
+    Profile::parse(&String::from_utf8_lossy(&text))
+        .ok_or_else(|| Failure::new(format!("callgrind wrote nothing to {}", file.display())))
 }
 
 /// Figures by their names, as a list of times with names; other results as they are.
@@ -284,14 +248,5 @@ mod tests {
                               "of_shortest_list": 1.25});
         assert_eq!(cases["cases"][1], expected);
         assert_eq!(super::cases(&json!({})), None);
-    }
-
-    #[test]
-    fn callgrind_is_read() {
-        let text = "fn=a\n1 5\ncfn=malloc\ncalls=7 1\n1 70\ncfn=free\ncalls=9 1\n1 9\n\
-                    fn=b\ncob=x\ncfn=realloc'2\ncalls=2 0x1\n1 2\ncfn=malloc_trim\ncalls=1 1\n\
-                    cfn=_rjem_malloc\ncalls=4 1\n1 4\n\
-                    totals: 12345\n";
-        assert_eq!(read(text), Counted { allocations: 13, instructions: 12_345 });
     }
 }

@@ -5,7 +5,7 @@
 //! The kernel's share is not seen: system calls have to be counted beside it (docs/codex/decisions/0061).
 
 mod baseline;
-mod profile;
+pub(crate) mod profile;
 mod run;
 
 use super::lab::{commit, results_dir};

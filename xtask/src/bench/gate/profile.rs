@@ -9,15 +9,15 @@ const ALLOCATORS: [&str; 7] =
 
 /// One run of a program.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Profile {
-    pub(super) instructions: u64,
+pub(crate) struct Profile {
+    pub(crate) instructions: u64,
     /// Calls of an allocating function by anything that is not one.
-    pub(super) allocations: u64,
+    pub(crate) allocations: u64,
 }
 
 impl Profile {
     /// `None` when the file is not whole.
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let mut profile = Self::default();
         let mut names: HashMap<&str, &str> = HashMap::new();
         let (mut caller, mut callee) = ("", "");
