@@ -128,7 +128,7 @@ impl<S> Connection<S> {
         self.migration.current().peer
     }
 
-    /// Sends what the transport has; see [`Builder::transmit`].
+    /// Sends what the transport has; see `Builder::transmit`.
     pub fn transmit(
         &mut self,
         builder: &mut Builder,
