@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 
 /// A gap is filled within a few round trips; who leaves it open for so long does not mean to.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// A client that has always something in flight behind some loss reads on all the same: who sends so many times what is missing
+/// within [`PATIENCE`] is not holding it back.
+const TURNOVER: u64 = 4;
 /// Octets of a received packet that are no stream's: headers, tag, acknowledgements.
 const PACKET_COST: u64 = 96;
 /// Further octets of acknowledgements, for each packet sent.
@@ -37,11 +40,13 @@ pub(super) struct Intake {
     /// What came and is neither read nor readable.
     missing: u64,
     over_since: Option<Instant>,
+    /// What has become readable since then.
+    since: u64,
 }
 
 impl Intake {
     pub(super) fn new(most: u64, so_far: Received) -> Self {
-        Self { most, seen: so_far, held: 0, readable: 0, missing: 0, over_since: None }
+        Self { most, seen: so_far, held: 0, readable: 0, missing: 0, over_since: None, since: 0 }
     }
 
     /// A turn begins: `readable` octets can be read.
@@ -53,6 +58,7 @@ impl Intake {
         // What could be read and is gone was dropped with its stream.
         let cost = packets * PACKET_COST + sent * ACK_COST + arrived + arrived / DUPLICATES;
         self.missing = (self.missing + came).saturating_sub(cost);
+        self.since = self.since.saturating_add(arrived);
         self.seen = received;
         self.readable = readable;
         self.held = readable;
@@ -79,7 +85,20 @@ impl Intake {
             self.over_since = None;
             return false;
         }
-        now.saturating_duration_since(*self.over_since.get_or_insert(now)) >= PATIENCE
+        let Some(since) = self.over_since else {
+            self.over_since = Some(now);
+            self.since = 0;
+            return false;
+        };
+        if now.saturating_duration_since(since) < PATIENCE {
+            return false;
+        }
+        let held_back = self.since < self.missing.saturating_mul(TURNOVER);
+        if !held_back {
+            self.over_since = Some(now);
+            self.since = 0;
+        }
+        held_back
     }
 }
 
@@ -114,6 +133,19 @@ mod tests {
         intake.begin(after(101), 101 * 1150);
         intake.end(0);
         assert!(!intake.is_over(now + PATIENCE * 2));
+    }
+
+    #[test]
+    fn an_upload_over_a_path_that_always_loses_something_goes_on() {
+        let start = Instant::now();
+        let mut intake = Intake::new(64 << 10, Received::default());
+        // A mebibyte is always behind some gap, and as much becomes readable every quarter of a second.
+        intake.begin(after(900), 0);
+        for turn in 1..200 {
+            intake.begin(after(900 + turn * 900), 900 * 1150);
+            intake.end(0);
+            assert!(!intake.is_over(start + Duration::from_millis(250) * turn as u32), "{turn}");
+        }
     }
 
     #[test]
