@@ -47,6 +47,12 @@ pub struct Clock {
     pub wall: SystemTime,
 }
 
+/// A share with room for chance: connections of one source fall on workers like dice, and of those within the limit none may be
+/// refused because one worker got more of them than another. Four standard deviations.
+fn by_chance(share: usize) -> usize {
+    share + 4 * share.isqrt() + 1
+}
+
 // === impl Listener ===
 
 impl Listener {
@@ -72,7 +78,8 @@ impl Listener {
             draining: false,
             counts: Counts::default(),
             connections_max: share(settings.max_connections),
-            source_max: share(settings.max_connections_per_source),
+            source_max: by_chance(share(settings.max_connections_per_source))
+                .min(settings.max_connections_per_source),
             half_open_threshold: share(validation.half_open_threshold),
             half_open_max: share(validation.max_half_open),
             settings,
