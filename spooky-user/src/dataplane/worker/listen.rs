@@ -129,6 +129,10 @@ impl Worker {
             self.endpoint.close(listener);
             self.sessions.retain(|it| it.listener != listener);
             self.sockets.retain(|it| it.listener != listener);
+            // Its place may be another's soon, at another address.
+            for socket in self.sockets.iter_mut().filter(|it| it.arrivals == listener) {
+                socket.arrivals = socket.listener;
+            }
             self.pulse.set_open(listener, false);
         }
     }
