@@ -7,7 +7,7 @@ use spooky_tests::backend::Backend;
 use spooky_tests::clients::Client;
 use spooky_tests::wait;
 
-use crate::scene::{SOON, Scene, Turn, assert_ok, field};
+use spooky_tests::scene::{SOON, Scene, Turn, assert_ok, field};
 
 fn healthy(scene: &Scene, endpoint: &str) -> f64 {
     scene.spooky.metrics().sum("spooky_endpoint_healthy", &[("endpoint", endpoint)])

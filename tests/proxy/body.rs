@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use spooky_tests::origin::body::Content;
 use spooky_tests::wait;
 
-use crate::scene::{LONG, SOON, Scene, assert_ok, body_json};
+use spooky_tests::scene::{LONG, SOON, Scene, assert_ok, body_json};
 
 const GIBIBYTE: u64 = 1 << 30;
 const MEBIBYTE: u64 = 1 << 20;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 use spooky_tests::wait;
 
-use crate::scene::{SOON, Scene, assert_ok};
+use spooky_tests::scene::{SOON, Scene, assert_ok};
 
 /// How soon a cancelled request has to be gone at the backend.
 const AT_ONCE: Duration = Duration::from_secs(2);
@@ -53,7 +53,7 @@ fn a_download_cancelled_half_way_frees_the_backend() {
 #[test]
 fn a_client_that_vanishes_frees_the_backend() {
     let idle = json!("2s");
-    let scene = Scene::with(crate::scene::Turn::shared(), 1, |config, backends| {
+    let scene = Scene::with(spooky_tests::scene::Turn::shared(), 1, |config, backends| {
         config.forward(backends).set("/listeners/0/quic/idle_timeout", idle)
     });
     let mut client = scene.target.start("cancel", json!({ "path": "/hang", "count": 2 }));

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::scene::{LONG, Scene};
+use spooky_tests::scene::{LONG, Scene};
 
 #[test]
 fn twenty_thousand_requests_and_no_answer_of_another() {
@@ -23,7 +23,7 @@ fn twenty_thousand_requests_and_no_answer_of_another() {
     assert_eq!(count("answered") + cancelled, 20_000);
     assert!((3_400..=4_600).contains(&cancelled), "{cancelled} given up");
     // Everything that was begun has ended: no stream and no wait is left over.
-    spooky_tests::wait::until_true("nothing in flight", crate::scene::SOON, || {
+    spooky_tests::wait::until_true("nothing in flight", spooky_tests::scene::SOON, || {
         let metrics = scene.spooky.metrics();
         metrics.sum("spooky_requests_active", &[]) == 0.0
             && metrics.sum("spooky_pool_pending", &[]) == 0.0

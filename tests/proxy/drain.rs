@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::scene::{SOON, Scene, Turn, assert_ok};
+use spooky_tests::scene::{SOON, Scene, Turn, assert_ok};
 
 const H3_REQUEST_REJECTED: u64 = 0x10b;
 

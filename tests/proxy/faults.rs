@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use spooky_tests::spooky::Spooky;
 use spooky_tests::wait;
 
-use crate::scene::{SOON, Scene, Turn, assert_ok};
+use spooky_tests::scene::{SOON, Scene, Turn, assert_ok};
 
 fn panics(spooky: &Spooky, ended: &str) -> f64 {
     spooky.metrics().sum("spooky_panics_total", &[("reason", ended)])

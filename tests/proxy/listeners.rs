@@ -9,7 +9,7 @@ use spooky_tests::spooky::Spooky;
 use spooky_tests::wait;
 
 use crate::reload::reload;
-use crate::scene::{SOON, Scene, Turn, assert_ok, loopback};
+use spooky_tests::scene::{SOON, Scene, Turn, assert_ok, loopback};
 
 /// A scene whose clients need not end for a listener to close.
 fn scene() -> Scene {

@@ -13,7 +13,7 @@ use spooky_tests::origin::body::Content;
 use spooky_tests::process::Process;
 use spooky_tests::programs;
 
-use crate::scene::{SOON, Scene, Turn, assert_ok, loopback};
+use spooky_tests::scene::{SOON, Scene, Turn, assert_ok, loopback};
 
 /// A floor server.
 struct Floor {

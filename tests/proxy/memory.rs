@@ -4,7 +4,7 @@ use serde_json::json;
 use spooky_tests::wait;
 
 use crate::reload::reload;
-use crate::scene::{SOON, Scene, Turn, assert_ok};
+use spooky_tests::scene::{SOON, Scene, Turn, assert_ok};
 
 #[test]
 fn the_newest_pay_for_scarce_memory_and_all_is_well_again_afterwards() {

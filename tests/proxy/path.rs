@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use spooky_tests::origin::body::Content;
 use spooky_tests::relay::{Impairment, Relay};
 
-use crate::scene::{LONG, SOON, Scene, assert_ok, body_json};
+use spooky_tests::scene::{LONG, SOON, Scene, assert_ok, body_json};
 
 fn seed() -> u64 {
     let seed = std::env::var("SPOOKY_SEED").ok().and_then(|seed| seed.parse().ok());

@@ -9,7 +9,7 @@ use spooky_tests::config::{Config, certificate};
 use spooky_tests::spooky::{Refusal, Spooky};
 use spooky_tests::{privilege, programs};
 
-use crate::scene::loopback;
+use spooky_tests::scene::loopback;
 
 struct Draft {
     authority: Authority,

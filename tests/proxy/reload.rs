@@ -7,7 +7,7 @@ use spooky_tests::clients::Target;
 use spooky_tests::spooky::Spooky;
 use spooky_tests::wait;
 
-use crate::scene::{SOON, Scene, Turn, assert_ok, field};
+use spooky_tests::scene::{SOON, Scene, Turn, assert_ok, field};
 
 /// Two upstreams, of which the first gets everything.
 fn scene() -> Scene {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::scene::{LONG, SOON, Scene, assert_ok, body_json, field, fields};
+use spooky_tests::scene::{LONG, SOON, Scene, assert_ok, body_json, field, fields};
 
 fn answers(scene: &Scene, requests: Value) -> Vec<Value> {
     let mut result = scene.target.run("requests", json!({ "requests": requests }), SOON);
@@ -196,7 +196,7 @@ fn curl_gets_the_same_answers() {
 
 #[test]
 fn each_request_leaves_a_line_in_the_access_log() {
-    let scene = Scene::with(crate::scene::Turn::shared(), 1, |config, backends| {
+    let scene = Scene::with(spooky_tests::scene::Turn::shared(), 1, |config, backends| {
         config.forward(backends).set("/access_log", json!({ "path": "stdout", "format": "json" }))
     });
     assert_ok(&scene.target.fetch("/?tag=access-log-test"));

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde_json::{Value, json};
 use spooky_tests::config::Config;
 
-use crate::scene::{LONG, SOON, Scene, Turn, field};
+use spooky_tests::scene::{LONG, SOON, Scene, Turn, field};
 
 fn origin_of(scene: &Scene, host: &str, path: &str) -> (u64, Option<String>) {
     let args = json!({ "requests": [{ "path": path }], "authority": host });

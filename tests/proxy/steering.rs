@@ -18,7 +18,7 @@ use spooky_tests::spooky::Spooky;
 use spooky_tests::{bpf, privilege, wait};
 
 use crate::reload::reload;
-use crate::scene::{LONG, SOON, Turn, assert_ok, field};
+use spooky_tests::scene::{LONG, SOON, Turn, assert_ok, field};
 
 const EDGE_PORT: u16 = 4433;
 const QUEUES: u32 = 4;

@@ -10,7 +10,7 @@ use spooky_tests::config::{Config, certificate};
 use spooky_tests::origin::{Options, TlsFiles};
 use spooky_tests::spooky::Spooky;
 
-use crate::scene::{SOON, Scene, Turn, assert_ok, field, loopback};
+use spooky_tests::scene::{SOON, Scene, Turn, assert_ok, field, loopback};
 
 #[test]
 fn the_name_chooses_the_certificate() {

@@ -3,6 +3,7 @@
 //! exit codes, as an operator meets it.
 //!
 //! ```text
+//! scene.rs       a daemon between its backends and a client, and whose turn it is
 //! spooky.rs      the daemon: config, start, stop, logs, memory     config.rs    configurations, as values
 //! backend.rs     the origin as a child process or a thread         clients.rs   the Python HTTP/3 clients
 //! netns.rs       network namespaces with a multi-queue veth pair   relay.rs     a UDP path that loses, swaps, rebinds
@@ -30,6 +31,7 @@ pub mod privilege;
 pub mod process;
 pub mod programs;
 pub mod relay;
+pub mod scene;
 #[path = "../load/socket.rs"]
 pub mod socket;
 pub mod spooky;

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::scene::{LONG, Scene, Turn, assert_ok};
+use spooky_tests::scene::{LONG, Scene, Turn, assert_ok};
 
 #[test]
 fn a_forbidden_frame_ends_its_connection_with_the_code_of_the_rfc() {

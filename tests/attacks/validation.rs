@@ -9,7 +9,7 @@ use spooky_tests::clients::Client;
 use spooky_tests::spooky::Spooky;
 use spooky_tests::wait;
 
-use crate::scene::{LONG, SOON, Scene, Turn, assert_ok, loopback};
+use spooky_tests::scene::{LONG, SOON, Scene, Turn, assert_ok, loopback};
 
 /// One worker, so that its share of a limit is the limit.
 fn scene(quic: Value) -> Scene {

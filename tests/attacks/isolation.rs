@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::scene::{LONG, SOON, Scene, Turn, assert_ok};
+use spooky_tests::scene::{LONG, SOON, Scene, Turn, assert_ok};
 
 /// One worker and one connection to the backend: everything is shared that can be.
 fn scene() -> Scene {

@@ -6,64 +6,63 @@ use std::net::SocketAddr;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
+use crate::backend::Backend;
+use crate::certs::{Authority, KeyType};
+use crate::clients::Target;
+use crate::config::Config;
+use crate::ports;
+use crate::spooky::Spooky;
 use serde_json::Value;
-use spooky_tests::backend::Backend;
-use spooky_tests::certs::{Authority, KeyType};
-use spooky_tests::clients::Target;
-use spooky_tests::config::Config;
-use spooky_tests::ports;
-use spooky_tests::spooky::Spooky;
 
 /// Enough for any exchange that is not meant to be slow.
-pub(crate) const SOON: Duration = Duration::from_secs(30);
+pub const SOON: Duration = Duration::from_secs(30);
 /// Enough for long loads on a busy machine.
-pub(crate) const LONG: Duration = Duration::from_secs(300);
+pub const LONG: Duration = Duration::from_secs(300);
 
 static STAGE: RwLock<()> = RwLock::new(());
 
 /// Held while a test is on stage.
 #[derive(Debug)]
-pub(crate) enum Turn {
-    Shared(#[expect(dead_code, reason = "held for its drop")] RwLockReadGuard<'static, ()>),
-    Alone(#[expect(dead_code, reason = "held for its drop")] RwLockWriteGuard<'static, ()>),
+pub enum Turn {
+    Shared(RwLockReadGuard<'static, ()>),
+    Alone(RwLockWriteGuard<'static, ()>),
 }
 
 impl Turn {
     /// Beside other tests.
-    pub(crate) fn shared() -> Self {
+    pub fn shared() -> Self {
         Self::Shared(STAGE.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// With the machine to itself.
-    pub(crate) fn alone() -> Self {
+    pub fn alone() -> Self {
         Self::Alone(STAGE.write().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 /// Fields are dropped in this order: the daemon goes before its backends, the turn last.
 #[derive(Debug)]
-pub(crate) struct Scene {
-    pub(crate) spooky: Spooky,
-    pub(crate) backends: Vec<Backend>,
-    pub(crate) target: Target,
-    #[expect(dead_code, reason = "held for its directory")]
-    pub(crate) authority: Authority,
+pub struct Scene {
+    pub spooky: Spooky,
+    pub backends: Vec<Backend>,
+    pub target: Target,
+    pub authority: Authority,
     turn: Turn,
 }
 
 impl Scene {
     /// `count` backends, everything forwarded to them in turn.
-    pub(crate) fn new(count: usize) -> Self {
+    pub fn new(count: usize) -> Self {
         Self::with(Turn::shared(), count, |config, backends| config.forward(backends))
     }
 
     /// The same with the machine to itself.
-    pub(crate) fn alone(count: usize) -> Self {
+    pub fn alone(count: usize) -> Self {
         Self::with(Turn::alone(), count, |config, backends| config.forward(backends))
     }
 
     /// `count` backends and a configuration that knows them.
-    pub(crate) fn with(
+    pub fn with(
         turn: Turn,
         count: usize,
         configure: impl FnOnce(Config, &[SocketAddr]) -> Config,
@@ -73,7 +72,7 @@ impl Scene {
     }
 
     /// A daemon in front of these backends.
-    pub(crate) fn before(
+    pub fn before(
         turn: Turn,
         backends: Vec<Backend>,
         configure: impl FnOnce(Config, &[SocketAddr]) -> Config,
@@ -89,12 +88,12 @@ impl Scene {
     }
 
     /// One counter of every backend, added up.
-    pub(crate) fn backend_count(&self, counter: &str) -> u64 {
+    pub fn backend_count(&self, counter: &str) -> u64 {
         self.backends.iter().map(|backend| backend.count(counter)).sum()
     }
 
     /// Ends the daemon and gives the turn on.
-    pub(crate) fn stop(self) -> std::process::ExitStatus {
+    pub fn stop(self) -> std::process::ExitStatus {
         let Self { spooky, backends, turn, .. } = self;
         let status = spooky.stop();
         drop((backends, turn));
@@ -103,30 +102,30 @@ impl Scene {
 }
 
 /// A free port on IPv4 loopback.
-pub(crate) fn loopback() -> SocketAddr {
+pub fn loopback() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], ports::free()))
 }
 
 /// Asserts a complete 200.
 #[track_caller]
-pub(crate) fn assert_ok(answer: &Value) {
+pub fn assert_ok(answer: &Value) {
     assert_eq!((&answer["status"], &answer["end"]), (&200.into(), &"clean".into()), "{answer:#}");
 }
 
 /// The first value of a field of an answer.
-pub(crate) fn field<'a>(answer: &'a Value, name: &str) -> Option<&'a str> {
+pub fn field<'a>(answer: &'a Value, name: &str) -> Option<&'a str> {
     fields(answer, name).into_iter().next()
 }
 
 /// Every value of a field of an answer.
-pub(crate) fn fields<'a>(answer: &'a Value, name: &str) -> Vec<&'a str> {
+pub fn fields<'a>(answer: &'a Value, name: &str) -> Vec<&'a str> {
     let lines = answer["headers"].as_array().map(Vec::as_slice).unwrap_or_default();
     lines.iter().filter(|line| line[0] == name).filter_map(|line| line[1].as_str()).collect()
 }
 
 /// The body of an answer as JSON.
 #[track_caller]
-pub(crate) fn body_json(answer: &Value) -> Value {
+pub fn body_json(answer: &Value) -> Value {
     let body = answer["body"].as_str().unwrap_or_default();
     serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {answer:#}"))
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::scene::{LONG, SOON, Scene, assert_ok};
+use spooky_tests::scene::{LONG, SOON, Scene, assert_ok};
 
 const H3_MESSAGE_ERROR: u64 = 0x10e;
 

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 use spooky_tests::metrics::Metrics;
 
-use crate::scene::{LONG, SOON, Scene, Turn, assert_ok};
+use spooky_tests::scene::{LONG, SOON, Scene, Turn, assert_ok};
 
 const H3_EXCESSIVE_LOAD: u64 = 0x107;
 

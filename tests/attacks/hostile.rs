@@ -8,7 +8,7 @@ use spooky_tests::hostile::{
     END_HEADERS, END_STREAM, Hostile, Peer, STATUS_200, field, frame, indexed_field,
 };
 
-use crate::scene::{LONG, SOON, Scene, Turn, assert_ok};
+use spooky_tests::scene::{LONG, SOON, Scene, Turn, assert_ok};
 
 type Misbehaviour = fn(&mut Peer, u32) -> io::Result<()>;
 

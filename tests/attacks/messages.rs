@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::scene::{LONG, SOON, Scene, Turn, assert_ok, body_json};
+use spooky_tests::scene::{LONG, SOON, Scene, Turn, assert_ok, body_json};
 
 const H3_MESSAGE_ERROR: u64 = 0x10e;
 
