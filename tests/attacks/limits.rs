@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 use spooky_tests::metrics::Metrics;
+use spooky_tests::oracle;
 
 use spooky_tests::scene::{LONG, SOON, Scene, Turn, assert_ok};
 
@@ -33,7 +34,9 @@ fn b01_rapid_reset_is_cut_off() {
         ("batches", json!({ "path": "/hang?b", "count": 5000, "batch": 100, "apart": 0.2 })),
     ] {
         let before = at_backend(&scene, "/hang");
-        let result = scene.target.run("rapid_reset", how, LONG);
+        let result = oracle::beside(&scene, &format!("B01 {name}"), || {
+            scene.target.run("rapid_reset", how, LONG)
+        });
         assert_ok(&result["before"]);
         assert_eq!(result["closed_with"], H3_EXCESSIVE_LOAD, "{name}: {result}");
         let opened = result["opened"].as_u64().unwrap_or(u64::MAX);

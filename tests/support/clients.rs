@@ -94,6 +94,11 @@ impl Target {
         self.start_curl(verb, args).result(deadline)
     }
 
+    /// Starts the health oracle ([`crate::oracle`]).
+    pub(crate) fn start_oracle(&self, args: Value) -> Client {
+        self.spawn("oracle.py", "oracle", args)
+    }
+
     /// GETs one path and returns the answer.
     ///
     /// # Panics
@@ -179,9 +184,14 @@ impl Client {
 
     /// Tells the client to finish what it does without end.
     pub fn stop(&mut self) {
+        self.tell("stop");
+    }
+
+    /// Gives the client a command.
+    pub fn tell(&mut self, command: &str) {
         if let Some(stdin) = self.process.child().stdin.as_mut() {
             // A client that has ended needs no telling.
-            let _told = writeln!(stdin, "stop");
+            let _told = writeln!(stdin, "{command}");
         }
     }
 

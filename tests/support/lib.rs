@@ -10,7 +10,7 @@
 //! metrics.rs     scrape and compare                                certs.rs     a certificate authority of the test's own
 //! wait.rs        until a state or a deadline                       privilege.rs what needs root says so aloud
 //! hostile.rs     a backend that breaks HTTP/2                      programs.rs  where the binaries are
-//! http1.rs       one GET, for the admin port
+//! http1.rs       one GET, for the admin port                    oracle.rs     an honest client beside an attack
 //! bpf.rs         the maps a daemon holds                           ports.rs     free ports; process.rs a child as a guard
 //! ../load/       socket.rs, train.rs, timers.rs: GSO, GRO and deadlines of the load generator and the floor server
 //! ```
@@ -24,6 +24,7 @@ pub mod hostile;
 pub mod http1;
 pub mod metrics;
 pub mod netns;
+pub mod oracle;
 #[path = "../origin/mod.rs"]
 pub mod origin;
 pub mod ports;
@@ -40,3 +41,9 @@ pub mod timers;
 #[path = "../load/train.rs"]
 pub mod train;
 pub mod wait;
+
+/// Whether the long runs are asked for (`cargo xtask test --soak`): the sizes, counts and seeds of the table of attacks,
+/// where an ordinary run takes as much as shows the same in seconds.
+pub fn soak() -> bool {
+    std::env::var_os("SPOOKY_SOAK").is_some_and(|value| value == "1")
+}

@@ -69,16 +69,55 @@ impl Process {
 
     /// Resident memory in bytes (`VmRSS`, proc_pid_status(5)); 0 when it has ended.
     pub fn resident_bytes(&self) -> u64 {
+        self.status_bytes("VmRSS:")
+    }
+
+    /// The most resident memory in bytes since [`Self::forget_peak`] (`VmHWM`); 0 when it has ended.
+    pub fn peak_bytes(&self) -> u64 {
+        self.status_bytes("VmHWM:")
+    }
+
+    /// Lets [`Self::peak_bytes`] begin anew (proc_pid_clear_refs(5)).
+    pub fn forget_peak(&self) {
+        // Where that may not be written, the peak since the start is the stricter figure.
+        let _forgotten = fs::write(format!("/proc/{}/clear_refs", self.id()), "5");
+    }
+
+    fn status_bytes(&self, name: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
         let kibibytes = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
         kibibytes.unwrap_or(0) * 1024
+    }
+
+    /// CPU time that it has taken, in seconds; 0 when it has ended.
+    pub fn cpu_seconds(&self) -> f64 {
+        ticks(&format!("/proc/{}/stat", self.id()), UTIME)
     }
 
     /// Open file descriptors; 0 when it has ended.
     pub fn open_files(&self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.id())).map_or(0, Iterator::count)
     }
+}
+
+/// CPU time in seconds of all children of this process that have ended and been waited for.
+pub fn cpu_seconds_of_ended_children() -> f64 {
+    ticks("/proc/self/stat", CUTIME)
+}
+
+/// Places of `utime` and `cutime` in proc_pid_stat(5), counted from the end of the name; `stime` and `cstime` follow.
+const UTIME: usize = 11;
+const CUTIME: usize = 13;
+
+/// Two neighbouring times of proc_pid_stat(5), together, in seconds.
+fn ticks(file: &str, first: usize) -> f64 {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let Some((_, fields)) = text.rsplit_once(')') else { return 0.0 };
+    let fields = fields.split_whitespace().skip(first).take(2);
+    let ticks: u64 = fields.filter_map(|field| field.parse::<u64>().ok()).sum();
+    // USER_HZ is 100 on every architecture that Linux runs on today.
+    ticks as f64 / 100.0
 }
 
 impl Drop for Process {

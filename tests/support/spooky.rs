@@ -125,6 +125,26 @@ impl Spooky {
         self.process.resident_bytes()
     }
 
+    /// The most resident memory in bytes since [`Self::forget_peak`].
+    pub fn peak_bytes(&self) -> u64 {
+        self.process.peak_bytes()
+    }
+
+    /// Lets [`Self::peak_bytes`] begin anew.
+    pub fn forget_peak(&self) {
+        self.process.forget_peak();
+    }
+
+    /// CPU time that it has taken, in seconds.
+    pub fn cpu_seconds(&self) -> f64 {
+        self.process.cpu_seconds()
+    }
+
+    /// Open file descriptors.
+    pub fn open_files(&self) -> usize {
+        self.process.open_files()
+    }
+
     /// All it wrote so far.
     pub fn log(&self) -> String {
         output(&self.directory)
