@@ -184,6 +184,7 @@ fn a11_an_upload_over_a_bad_path_is_no_attack() {
             loss: 0.05,
             duplication: 0.08,
             reordering: 0.1,
+            ..spooky_tests::relay::Impairment::default()
         },
     );
     let target = scene.target.at(relay.address());

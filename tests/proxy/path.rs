@@ -17,7 +17,13 @@ fn seed() -> u64 {
 fn transfers_survive_loss_duplication_and_reordering() {
     let scene = Scene::new(1);
     let seed = seed();
-    let bad = Impairment { seed, loss: 0.03, duplication: 0.03, reordering: 0.05 };
+    let bad = Impairment {
+        seed,
+        loss: 0.03,
+        duplication: 0.03,
+        reordering: 0.05,
+        ..Impairment::default()
+    };
     let relay = Relay::start(scene.target.address, bad);
     let target = scene.target.at(relay.address());
     let down = target.run("download", json!({ "path": "/bytes/3000000?seed=5" }), LONG);

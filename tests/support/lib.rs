@@ -6,7 +6,7 @@
 //! scene.rs       a daemon between its backends and a client, and whose turn it is
 //! spooky.rs      the daemon: config, start, stop, logs, memory     config.rs    configurations, as values
 //! backend.rs     the origin as a child process or a thread         clients.rs   the Python HTTP/3 clients
-//! netns.rs       network namespaces with a multi-queue veth pair   relay.rs     a UDP path that loses, swaps, rebinds
+//! netns.rs       network namespaces with a multi-queue veth pair   ../relay/    a UDP path that loses, slows, rebinds
 //! metrics.rs     scrape and compare                                certs.rs     a certificate authority of the test's own
 //! wait.rs        until a state or a deadline                       privilege.rs what needs root says so aloud
 //! hostile.rs     a backend that breaks HTTP/2                      programs.rs  where the binaries are
@@ -31,6 +31,7 @@ pub mod ports;
 pub mod privilege;
 pub mod process;
 pub mod programs;
+#[path = "../relay/mod.rs"]
 pub mod relay;
 pub mod scene;
 #[path = "../load/socket.rs"]

@@ -55,7 +55,7 @@ impl Source {
 
 /// Files that hold nothing but tests.
 fn is_test_file(path: &str) -> bool {
-    let program = ["tests/origin/", "tests/devcert/", "tests/support/"];
+    let program = ["tests/origin/", "tests/devcert/", "tests/relay/", "tests/support/"];
     let whole = path.starts_with("tests/") && !program.iter().any(|dir| path.starts_with(dir));
     whole || path.ends_with("/tests.rs") || path.contains("/tests/")
 }
