@@ -3,6 +3,19 @@
 //! `dataplane` is one worker's life, `controlplane` everything that may block, `snapshot` the only value both hold.
 
 #![deny(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::string_slice,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::todo,
+        clippy::unimplemented,
+    )
+)]
 
 pub mod cli;
 pub mod codec;

@@ -170,8 +170,14 @@ fn push_query(query: &[u8], text: &mut String) -> Result<(), PathError> {
 }
 
 fn push_encoded(octet: u8, out: &mut Vec<u8>) {
-    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-    out.extend([b'%', DIGITS[usize::from(octet >> 4)], DIGITS[usize::from(octet & 15)]]);
+    out.extend([b'%', hex_digit(octet >> 4), hex_digit(octet & 15)]);
+}
+
+fn hex_digit(value: u8) -> u8 {
+    match value {
+        0..=9 => b'0' + value,
+        _ => b'A' - 10 + value,
+    }
 }
 
 fn hex(digit: u8) -> Option<u8> {

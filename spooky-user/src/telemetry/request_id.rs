@@ -53,11 +53,13 @@ fn mix(mut word: u64) -> u64 {
 
 impl RequestId {
     fn from_words(high: u64, low: u64) -> Self {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut digits = [0; 32];
         let value = u128::from(high) << 64 | u128::from(low);
         for (at, digit) in digits.iter_mut().enumerate() {
-            *digit = DIGITS[(value >> (124 - 4 * at)) as usize & 15];
+            *digit = match (value >> (124 - 4 * at)) as u8 & 15 {
+                decimal @ 0..=9 => b'0' + decimal,
+                letter => b'a' - 10 + letter,
+            };
         }
         Self(digits)
     }

@@ -73,6 +73,7 @@ fn cluster(
     }
 }
 
+#[expect(clippy::expect_used, reason = "`check` builds the same table from the same routes")]
 fn routes(config: &Config, registry: &Registry) -> Table {
     let rules = (0..).map(RouteId).zip(&config.routes).map(|(id, route)| Rule {
         route: Route {

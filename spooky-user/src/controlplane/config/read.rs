@@ -173,6 +173,7 @@ impl<'a> Entries<'a> {
 }
 
 /// What a section's key has when it is not given. `T::default()` for a key without a default.
+#[expect(clippy::expect_used, reason = "a constant of the schema, each read by a test")]
 pub(crate) fn default<T: Read + Default>(field: &Field) -> T {
     let Some(text) = field.default else { return T::default() };
     let value: Value = serde_yaml::from_str(text).expect("defaults are YAML: a test reads each");

@@ -17,21 +17,52 @@ pub(crate) fn nearest<'a>(
 /// Edit distance with transpositions (optimal string alignment). Keys are short; a long text is far from all of them.
 fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(64).collect(), b.chars().collect());
-    let mut rows = vec![vec![0; b.len() + 1]; a.len() + 1];
-    for i in 0..=a.len() {
-        for j in 0..=b.len() {
-            rows[i][j] = if i == 0 || j == 0 {
-                i + j
-            } else {
-                let cost = usize::from(a[i - 1] != b[j - 1]);
-                let mut least =
-                    (rows[i - 1][j] + 1).min(rows[i][j - 1] + 1).min(rows[i - 1][j - 1] + cost);
-                if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                    least = least.min(rows[i - 2][j - 2] + 1);
-                }
-                least
-            };
+    // Three rows of the table of distances between beginnings: this one and the two above it.
+    let first: Vec<usize> = (0..=b.len()).collect();
+    let (mut above, mut row) = (Vec::new(), first);
+    let mut before = None;
+    for (i, &of_a) in a.iter().enumerate() {
+        let mut next = vec![i + 1];
+        let mut before_b = None;
+        for (j, &of_b) in b.iter().enumerate() {
+            let at = |row: &[usize], j: usize| row.get(j).copied().unwrap_or(usize::MAX - 1);
+            let replaced = at(&row, j) + usize::from(of_a != of_b);
+            let mut least = replaced.min(at(&row, j + 1) + 1).min(at(&next, j) + 1);
+            if before == Some(of_b) && before_b == Some(of_a) && j > 0 {
+                least = least.min(at(&above, j - 1) + 1);
+            }
+            next.push(least);
+            before_b = Some(of_b);
+        }
+        (above, row) = (row, next);
+        before = Some(of_a);
+    }
+    row.last().copied().unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distances_count_slips() {
+        for (a, b, expected) in [
+            ("", "", 0),
+            ("", "abc", 3),
+            ("abc", "", 3),
+            ("form", "from", 1),
+            ("kitten", "sitting", 3),
+            ("ca", "abc", 3),
+            ("timeout", "timeuot", 1),
+        ] {
+            assert_eq!(distance(a, b), expected, "{a} {b}");
         }
     }
-    rows[a.len()][b.len()]
+
+    #[test]
+    fn what_is_far_is_not_suggested() {
+        let keys = ["idle_timeout", "max_streams"];
+        assert_eq!(nearest("idle-timeuot", keys.into_iter()), Some("idle_timeout"));
+        assert_eq!(nearest("certificates", keys.into_iter()), None);
+    }
 }

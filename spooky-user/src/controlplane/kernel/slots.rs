@@ -58,11 +58,11 @@ pub(super) fn plan(current: &[Slot], generation: u8, workers: &[WorkerSlot]) -> 
     kept.into_iter()
         .map(|kept| {
             let owner = kept.or_else(|| {
-                let worker =
-                    (0..256).map(|step| (next + step) % 256).find(|worker| left[*worker] > 0)?;
-                left[worker] -= 1;
-                next = worker + 1;
-                Some(Owner { worker: worker as u8, generation })
+                let has_room = |worker: &u8| left.get(usize::from(*worker)).is_some_and(|n| *n > 0);
+                let worker = (0..=u8::MAX).map(|step| step.wrapping_add(next)).find(has_room)?;
+                *left.get_mut(usize::from(worker))? -= 1;
+                next = worker.wrapping_add(1);
+                Some(Owner { worker, generation })
             });
             owner.map_or(Slot::DEAD, Slot::live)
         })

@@ -27,18 +27,18 @@ impl AliasTable {
         let sum: u64 = weights.0.iter().map(|&weight| u64::from(weight)).sum();
         let count = weights.0.len() as u64;
         // In whole numbers: a column is `sum` wide, an endpoint has `weight * count` to place. 65535 * count fits.
-        let mut columns: Box<[Column]> = (0..)
-            .zip(weights.0.iter())
-            .map(|(index, &weight)| Column { own: u64::from(weight) * count, alias: index })
-            .collect();
-        let (mut small, mut large): (Vec<usize>, Vec<usize>) =
-            (0..columns.len()).partition(|&index| columns[index].own < sum);
-        while let (Some(poor), Some(rich)) = (small.pop(), large.last().copied()) {
-            columns[poor].alias = rich;
-            columns[rich].own -= sum - columns[poor].own;
-            if columns[rich].own < sum {
-                large.pop();
-                small.push(rich);
+        let shares = weights.0.iter().map(|&weight| u64::from(weight) * count).enumerate();
+        let (mut small, mut large): (Vec<_>, Vec<_>) = shares.partition(|&(_, share)| share < sum);
+        // What is never poor fills its column by itself.
+        let mut columns: Box<[Column]> =
+            (0..weights.0.len()).map(|index| Column { own: sum, alias: index }).collect();
+        while let (Some((poor, own)), Some((rich, share))) = (small.pop(), large.last_mut()) {
+            if let Some(column) = columns.get_mut(poor) {
+                *column = Column { own, alias: *rich };
+            }
+            *share -= sum - own;
+            if *share < sum {
+                small.extend(large.pop());
             }
         }
         Self { weights, sum, columns }

@@ -133,7 +133,9 @@ impl<R: Reason> Index<R> for Counters<R> {
     type Output = Counter;
 
     fn index(&self, reason: R) -> &Counter {
-        &self.cells[reason.index()]
+        // `new` makes sure that there is a place for each; the last one stands for what cannot be.
+        let [.., last] = &self.cells;
+        self.cells.get(reason.index()).unwrap_or(last)
     }
 }
 
@@ -155,7 +157,8 @@ impl Labelled {
     /// Adds one to the counter at `index`, whose label is `label`: `labelled.inc(kind as usize, kind.label())`.
     /// The first call for an index gives it its label. An index of [`REASONS_MAX`] or more is counted at the last place.
     pub fn inc(&self, index: usize, label: &'static str) {
-        let (known, counter) = &self.cells[index.min(REASONS_MAX - 1)];
+        let [.., last] = &self.cells;
+        let (known, counter) = self.cells.get(index).unwrap_or(last);
         let _ = known.get_or_init(|| label);
         counter.inc();
     }

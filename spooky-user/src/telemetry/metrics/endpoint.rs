@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::counter::{Counter, Gauge, Labelled};
 use super::histogram::{EXCHANGE_BOUNDS, Histogram};
 use super::render::Samples;
-use super::route::{STATUS_CLASSES, status_class};
+use super::route::{STATUS_CLASSES, Statuses};
+use super::shards::Shards;
 use crate::id::WorkerId;
 
 /// How one attempt at an endpoint ended.
@@ -25,7 +26,7 @@ pub enum Attempt {
 pub struct EndpointMetrics {
     cluster: Arc<str>,
     endpoint: Arc<str>,
-    shards: Box<[EndpointShard]>,
+    shards: Shards<EndpointShard>,
     /// 1 while the endpoint may get requests. Written by the control plane alone; 1 until it says otherwise.
     pub healthy: Gauge,
     /// How often probes took it out. Written by the control plane alone.
@@ -40,7 +41,7 @@ pub struct EndpointMetrics {
 #[derive(Debug)]
 #[repr(align(128))]
 pub struct EndpointShard {
-    answered: [Counter; STATUS_CLASSES.len()],
+    answered: Statuses,
     failed: Counter,
     cancelled: Counter,
     /// Streams open at this endpoint now.
@@ -60,7 +61,7 @@ impl EndpointMetrics {
         Self {
             cluster,
             endpoint,
-            shards: (0..workers.max(1)).map(|_| EndpointShard::new()).collect(),
+            shards: Shards::new(workers, EndpointShard::new),
             healthy,
             ejections: Counter::new(),
             probes_succeeded: Counter::new(),
@@ -75,12 +76,9 @@ impl EndpointMetrics {
     }
 
     /// The shard of this worker.
-    ///
-    /// # Panics
-    /// When the worker is not one of those the registry was made for.
     #[must_use]
     pub fn shard(&self, worker: WorkerId) -> &EndpointShard {
-        self.shards.get(worker.index()).expect("the registry was made for every worker")
+        self.shards.of(worker)
     }
 
     fn sum(&self, read: impl Fn(&EndpointShard) -> u64) -> u64 {
@@ -93,7 +91,7 @@ impl EndpointMetrics {
 impl EndpointShard {
     fn new() -> Self {
         Self {
-            answered: [const { Counter::new() }; STATUS_CLASSES.len()],
+            answered: Statuses::default(),
             failed: Counter::new(),
             cancelled: Counter::new(),
             active: Gauge::new(),
@@ -105,7 +103,7 @@ impl EndpointShard {
     /// Counts one attempt that ended.
     pub fn attempt(&self, outcome: Attempt) {
         match outcome {
-            Attempt::Answered(status) => self.answered[status_class(status)].inc(),
+            Attempt::Answered(status) => self.answered.of(status).inc(),
             Attempt::Failed => self.failed.inc(),
             Attempt::Cancelled => self.cancelled.inc(),
         }
@@ -140,12 +138,12 @@ fn render_attempts(endpoint: &EndpointMetrics, names: [(&str, &str); 2], samples
     const HELP: &str =
         "Attempts at the endpoint that ended, by class of its status, failed or cancelled.";
     let [cluster, name] = names;
-    for (class, status) in STATUS_CLASSES.iter().enumerate().skip(1) {
-        let count = endpoint.sum(|shard| shard.answered[class].value());
+    for (class, status) in (0..).zip(STATUS_CLASSES).skip(1) {
+        let count = endpoint.sum(|shard| shard.answered.of(class * 100).value());
         samples.counter(NAME, HELP, &[cluster, name, ("outcome", status)], count);
     }
     // A status outside 100..=599 is counted as failed: no HTTP response has one (RFC 9110 §15).
-    let failed = endpoint.sum(|shard| shard.failed.value() + shard.answered[0].value());
+    let failed = endpoint.sum(|shard| shard.failed.value() + shard.answered.of(0).value());
     samples.counter(NAME, HELP, &[cluster, name, ("outcome", "failed")], failed);
     let cancelled = endpoint.sum(|shard| shard.cancelled.value());
     samples.counter(NAME, HELP, &[cluster, name, ("outcome", "cancelled")], cancelled);

@@ -106,7 +106,10 @@ impl Histogram {
 
     fn observe_nanoseconds(&self, nanoseconds: u64) {
         let bucket = self.bounds.partition_point(|bound| *bound < nanoseconds);
-        bump(&self.counts[bucket], 1);
+        // There is one count more than bounds, so that every place has one.
+        if let Some(count) = self.counts.get(bucket) {
+            bump(count, 1);
+        }
         bump(&self.sum, nanoseconds);
     }
 
@@ -118,7 +121,7 @@ impl Histogram {
 
     /// Counts for each bucket (not cumulative), the last being everything above the last bound.
     pub fn buckets(&self) -> impl Iterator<Item = u64> {
-        self.counts[..=self.bounds.len()].iter().map(|count| count.load(Ordering::Relaxed))
+        self.counts.iter().take(self.bounds.len() + 1).map(|count| count.load(Ordering::Relaxed))
     }
 
     /// How many durations were counted.

@@ -8,6 +8,7 @@ mod endpoint;
 mod histogram;
 mod render;
 mod route;
+mod shards;
 mod worker;
 
 #[cfg(test)]
@@ -71,6 +72,7 @@ impl Registry {
             named: Mutex::default(),
         });
         let prometheus = prometheus::Registry::new();
+        #[expect(clippy::expect_used, reason = "once, at start, before anything is bound")]
         prometheus
             .register(Box::new(Export(Arc::clone(&shards))))
             .expect("an empty registry takes a first collector");
@@ -82,6 +84,7 @@ impl Registry {
     /// # Panics
     /// When the worker is not one of those the registry was made for.
     #[must_use]
+    #[expect(clippy::expect_used, reason = "asked by the control plane, which numbers the workers")]
     pub fn worker(&self, worker: WorkerId) -> Arc<WorkerMetrics> {
         Arc::clone(
             self.shards

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::counter::Counter;
 use super::histogram::{EXCHANGE_BOUNDS, Histogram};
 use super::render::Samples;
+use super::shards::Shards;
 use crate::id::WorkerId;
 
 /// Labels of [`RouteShard`]'s statuses: the class of the status sent, or `none` when no response head was sent.
@@ -15,24 +16,28 @@ pub(super) const STATUS_CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx"
 #[derive(Debug)]
 pub struct RouteMetrics {
     name: Arc<str>,
-    shards: Box<[RouteShard]>,
+    shards: Shards<RouteShard>,
 }
 
 /// One worker's part of a route. Written by that worker alone; its own cache lines.
 #[derive(Debug)]
 #[repr(align(128))]
 pub struct RouteShard {
-    statuses: [Counter; STATUS_CLASSES.len()],
+    statuses: Statuses,
     seconds: Histogram,
     request_bytes: Counter,
     response_bytes: Counter,
 }
 
+/// One counter for each of [`STATUS_CLASSES`]. Single writer.
+#[derive(Debug, Default)]
+pub(super) struct Statuses([Counter; STATUS_CLASSES.len()]);
+
 // === impl RouteMetrics ===
 
 impl RouteMetrics {
     pub(super) fn new(name: Arc<str>, workers: usize) -> Self {
-        Self { name, shards: (0..workers.max(1)).map(|_| RouteShard::new()).collect() }
+        Self { name, shards: Shards::new(workers, RouteShard::new) }
     }
 
     /// The route's name in the configuration.
@@ -42,12 +47,9 @@ impl RouteMetrics {
     }
 
     /// The shard of this worker.
-    ///
-    /// # Panics
-    /// When the worker is not one of those the registry was made for.
     #[must_use]
     pub fn shard(&self, worker: WorkerId) -> &RouteShard {
-        self.shards.get(worker.index()).expect("the registry was made for every worker")
+        self.shards.of(worker)
     }
 }
 
@@ -56,7 +58,7 @@ impl RouteMetrics {
 impl RouteShard {
     fn new() -> Self {
         Self {
-            statuses: [const { Counter::new() }; STATUS_CLASSES.len()],
+            statuses: Statuses::default(),
             seconds: Histogram::new(EXCHANGE_BOUNDS),
             request_bytes: Counter::new(),
             response_bytes: Counter::new(),
@@ -72,18 +74,21 @@ impl RouteShard {
         request_bytes: u64,
         response_bytes: u64,
     ) {
-        self.statuses[status_class(status)].inc();
+        self.statuses.of(status).inc();
         self.seconds.observe(duration);
         self.request_bytes.add(request_bytes);
         self.response_bytes.add(response_bytes);
     }
 }
 
-/// The place in [`STATUS_CLASSES`] of a status.
-pub(super) fn status_class(status: u16) -> usize {
-    match status / 100 {
-        class @ 1..=5 => usize::from(class),
-        _ => 0,
+// === impl Statuses ===
+
+impl Statuses {
+    /// The counter of this status's class; that of `none` for what is no HTTP status.
+    pub(super) fn of(&self, status: u16) -> &Counter {
+        let [none, classes @ ..] = &self.0;
+        let place = (status / 100).checked_sub(1).and_then(|class| classes.get(usize::from(class)));
+        place.unwrap_or(none)
     }
 }
 
@@ -91,12 +96,12 @@ pub(super) fn status_class(status: u16) -> usize {
 pub(super) fn render(routes: &[Arc<RouteMetrics>], samples: &mut Samples) {
     for route in routes {
         let name = ("route", route.name());
-        for (class, status) in STATUS_CLASSES.iter().enumerate() {
+        for (class, status) in (0..).zip(STATUS_CLASSES) {
             samples.counter(
                 "spooky_requests_total",
                 "Requests finished, by route and class of the status sent (none: no response head was sent).",
                 &[name, ("status", status)],
-                route.shards.iter().map(|shard| shard.statuses[class].value()).sum(),
+                route.shards.iter().map(|shard| shard.statuses.of(class * 100).value()).sum(),
             );
         }
         let seconds: Vec<&Histogram> = route.shards.iter().map(|shard| &shard.seconds).collect();
