@@ -1,18 +1,26 @@
 //! Clients that keep to the letter of HTTP/3 and ask too much: each limit bites, is counted, and nobody else feels it. The
 //! rows are those of the list of attacks in docs/codex/requirements.md.
 
-use serde_json::{Value, json};
-use spooky_tests::metrics::Metrics;
-use spooky_tests::oracle;
+use std::net::SocketAddr;
 
-use spooky_tests::scene::{LONG, SOON, Scene, Turn, assert_ok};
+use serde_json::{Value, json};
+use spooky_tests::clients::Client;
+use spooky_tests::metrics::Metrics;
+use spooky_tests::oracle::{self, Bounds};
+use spooky_tests::scene::{LONG, SOON, Scene, Turn, assert_ok, loopback};
+use spooky_tests::soak;
 
 const H3_EXCESSIVE_LOAD: u64 = 0x107;
 
-/// One worker and one backend, and what differs of `http3`.
+/// One worker and one backend, and what differs of `http3`; alone, for the oracle's figures. Connections of clients that are
+/// killed are soon forgotten.
 fn scene(http3: Value) -> Scene {
-    Scene::with(Turn::shared(), 1, |config, backends| {
-        config.forward(backends).set("/workers/count", json!(1)).set("/listeners/0/http3", http3)
+    Scene::with(Turn::alone(), 1, |config, backends| {
+        config
+            .forward(backends)
+            .set("/workers/count", json!(1))
+            .set("/listeners/0/quic", json!({ "idle_timeout": "6s" }))
+            .set("/listeners/0/http3", http3)
     })
 }
 
@@ -76,7 +84,7 @@ fn b01_an_honest_client_may_give_up() {
 fn b02_provoked_resets_count() {
     let scene = scene(json!({}));
     let args = json!({ "path": "/hang", "count": 1000 });
-    let result = scene.target.run("induced_resets", args, LONG);
+    let result = oracle::beside(&scene, "B02", || scene.target.run("induced_resets", args, LONG));
     println!("B02: {result}, {} at the backend", at_backend(&scene, "/hang"));
     assert_eq!(result["closed_with"], H3_EXCESSIVE_LOAD, "{result}");
     assert!(result["sent"].as_u64() <= Some(1000) && at_backend(&scene, "/hang") <= 250);
@@ -87,32 +95,50 @@ fn b02_provoked_resets_count() {
     assert_ok(&scene.target.fetch("/"));
 }
 
+/// A daemon with a second listener, where what stands still is ended sooner.
+fn with_short_times() -> (Scene, SocketAddr) {
+    let short = loopback();
+    let scene = Scene::with(Turn::alone(), 1, |config, backends| {
+        let config = config.forward(backends);
+        let mut listener = config.listener();
+        listener["name"] = json!("short");
+        listener["bind"] = json!(short.to_string());
+        listener["http3"] = json!({
+            "request_header_timeout": "2s", "request_body_timeout": "2s", "response_drain_timeout": "3s",
+        });
+        config.add_listener(listener)
+    });
+    (scene, short)
+}
+
 /// Row B03: requests that stand still end by themselves, whatever else the client keeps up.
 #[test]
 fn b03_what_stands_still_is_ended() {
     // Below the usual 10 s and 30 s, so that the test is not slow; one runs with the usual ones.
-    let short = scene(json!({
-        "request_header_timeout": "2s", "request_body_timeout": "2s", "response_drain_timeout": "3s",
-    }));
-    let usual = Scene::with(Turn::shared(), 1, |config, backends| config.forward(backends));
+    let (scene, short) = with_short_times();
+    let usual = &scene.target;
+    let short = &scene.target.at(short);
+    let connections = if soak() { 50 } else { 3 };
     let cases = [
-        ("half a head", &usual, "head", "/", 20, 10.0..=11.5, "408 clean"),
-        ("half a head, 2 s", &short, "head", "/", 20, 2.0..=3.5, "408 clean"),
-        ("a body", &short, "body", "/hash", 20, 2.0..=3.5, "408 clean"),
-        ("a body after a head", &short, "body", "/echo-body", 20, 2.0..=3.5, "200 reset 268"),
-        ("a response", &short, "read", "/bytes/10000000", 1, 3.0..=4.6, "200 reset 268"),
+        ("half a head", usual, "head", "/", 20, 10.0..=11.5, "408 clean"),
+        ("half a head, 2 s", short, "head", "/", 20, 2.0..=3.5, "408 clean"),
+        ("a body", short, "body", "/hash", 20, 2.0..=3.5, "408 clean"),
+        ("a body after a head", short, "body", "/echo-body", 20, 2.0..=3.5, "200 reset 268"),
+        ("a response", short, "read", "/bytes/10000000", 1, 3.0..=4.6, "200 reset 268"),
     ];
-    let clients: Vec<_> = cases
-        .into_iter()
-        .map(|(name, scene, how, path, streams, time, end)| {
+    let results: Vec<_> = oracle::beside(&scene, "B03", || {
+        let clients = cases.map(|(name, target, how, path, streams, time, end)| {
             let args = json!({
-                "how": how, "path": path, "streams": streams, "connections": 3, "seconds": 15.0,
+                "how": how, "path": path, "streams": streams, "connections": connections, "seconds": 15.0,
             });
-            (name, scene.target.start("slow", args), time, end, streams * 3)
-        })
-        .collect();
-    for (name, client, time, end, count) in clients {
-        let result = client.result(LONG);
+            (name, target.start("slow", args), time, end, streams * connections)
+        });
+        let result = |(name, client, time, end, count): (_, Client, _, _, _)| {
+            (name, client.result(LONG), time, end, count)
+        };
+        clients.into_iter().map(result).collect()
+    });
+    for (name, result, time, end, count) in results {
         println!("B03 {name}: {result}");
         let kinds = result["kinds"].as_object().cloned().unwrap_or_default();
         assert!(
@@ -130,9 +156,9 @@ fn b03_what_stands_still_is_ended() {
                 .is_some_and(|all| all.iter().all(|it| *it == 200 || it.is_null()))
         );
     }
-    let metrics = short.spooky.metrics();
+    let metrics = scene.spooky.metrics();
     for (reason, least) in [
-        ("request_header_timeout", 60.0),
+        ("request_header_timeout", 120.0),
         ("request_body_timeout", 120.0),
         ("response_drain_timeout", 3.0),
     ] {
@@ -157,15 +183,18 @@ fn b03_a_slow_body_goes_on() {
 #[test]
 fn a11_gaps_close_the_connection() {
     for streams in [1, 15] {
-        let scene = Scene::with(Turn::alone(), 1, |config, backends| config.forward(backends));
+        let scene = scene(json!({}));
         assert_ok(&scene.target.fetch("/"));
-        let before = scene.spooky.resident_bytes();
-        let mut client = scene.target.start("gaps", json!({ "path": "/hash", "streams": streams }));
-        let sent = client.event("sent", LONG);
-        let grown = scene.spooky.resident_bytes().saturating_sub(before) >> 10;
-        let result = client.result(LONG);
-        println!("A11, {streams} streams: {sent} {result}, memory grew by {grown} KiB");
-        assert_ok(&scene.target.fetch("/"));
+        // docs/codex/known-limits.md: what gaps take until they are judged.
+        let bounds = Bounds { memory: 96 << 20, ..Bounds::default() };
+        let (sent, result) =
+            oracle::within(&scene, &format!("A11 {streams} streams"), bounds, || {
+                let args = json!({ "path": "/hash", "streams": streams });
+                let mut client = scene.target.start("gaps", args);
+                let sent = client.event("sent", LONG);
+                (sent, client.result(LONG))
+            });
+        println!("A11 {streams} streams: {sent} {result}");
         let seconds = |value: &Value| value["seconds"].as_f64().unwrap_or(f64::INFINITY);
         assert_eq!(result["closed_with"], H3_EXCESSIVE_LOAD, "{result}");
         assert!(seconds(&result) - seconds(&sent) <= 6.0, "{sent} {result}");
@@ -198,10 +227,9 @@ fn a11_an_upload_over_a_bad_path_is_no_attack() {
 #[test]
 fn b04_b05_b12_sections_that_are_too_much() {
     let scene = scene(json!({}));
-    let before = scene.spooky.resident_bytes();
-    let result = scene.target.run("sections", json!({}), LONG);
-    let grown = scene.spooky.resident_bytes().saturating_sub(before) >> 10;
-    println!("B04 B05 B12: {result:#}, memory grew by {grown} KiB");
+    let result =
+        oracle::beside(&scene, "B04 B05 B12", || scene.target.run("sections", json!({}), LONG));
+    println!("B04 B05 B12: {result:#}");
     let none = Value::Null;
     let status = |status: u16| json!([status, "clean", none, none, 200]);
     let reset = json!([0, "reset", 0x10e, none, 200]);
@@ -253,29 +281,17 @@ fn b04_b05_b12_sections_that_are_too_much() {
 #[test]
 fn b06_large_heads_and_no_window() {
     for (path, most_kib) in [("/", 100 * 32 * 2 + (8 << 10)), ("/bytes/1000000", 64 << 10)] {
-        let scene = Scene::with(Turn::alone(), 1, |config, backends| {
-            let http3 = json!({ "response_drain_timeout": "4s" });
-            config
-                .forward(backends)
-                .set("/workers/count", json!(1))
-                .set("/listeners/0/http3", http3)
-        });
+        let scene = scene(json!({ "response_drain_timeout": "4s" }));
         assert_ok(&scene.target.fetch("/"));
-        let before = scene.spooky.resident_bytes();
-        let mut client = scene.target.start("bomb", json!({ "path": path, "streams": 100 }));
-        client.event("sent", LONG);
-        let mut most = 0;
-        let active = || scene.spooky.metrics().sum("spooky_requests_active", &[]);
-        spooky_tests::wait::until_true("all are given up", SOON, || {
-            most = most.max(scene.spooky.resident_bytes());
-            active() == 0.0
+        let bounds = Bounds { memory: most_kib << 10, ..Bounds::default() };
+        oracle::within(&scene, &format!("B06 {path}"), bounds, || {
+            let mut client = scene.target.start("bomb", json!({ "path": path, "streams": 100 }));
+            client.event("sent", LONG);
+            let gone = || reached(&scene.spooky.metrics(), "response_drain_timeout") >= 80.0;
+            spooky_tests::wait::until_true("they are given up", SOON, gone);
+            client.stop();
+            println!("B06 {path}: {}", client.result(SOON));
         });
-        client.stop();
-        let result = client.result(SOON);
-        let grown = most.saturating_sub(before) >> 10;
-        println!("B06 {path}: {result}, memory grew by {grown} KiB at most");
-        assert!(grown <= most_kib, "{grown} KiB");
-        assert!(reached(&scene.spooky.metrics(), "response_drain_timeout") >= 80.0);
         assert_eq!(scene.spooky.metrics().sum("spooky_buffered_bytes", &[]), 0.0);
     }
 }
@@ -283,12 +299,13 @@ fn b06_large_heads_and_no_window() {
 /// Row B07: what is reserved for extensions is passed over, whatever its size.
 #[test]
 fn b07_unknown_frames_and_streams_are_passed_over() {
-    let scene = Scene::with(Turn::alone(), 1, |config, backends| config.forward(backends));
+    let scene = scene(json!({}));
     // What the allocator takes for good comes once; what is kept of each frame comes each time.
     let mut least = u64::MAX;
+    let octets = if soak() { 1_000_000_000 } else { 5_000_000 };
     for _round in 0..4 {
         let before = scene.spooky.resident_bytes();
-        let mut client = scene.target.start("grease", json!({ "octets": 5_000_000 }));
+        let mut client = scene.target.start("grease", json!({ "octets": octets }));
         client.event("sent", LONG);
         least = least.min(scene.spooky.resident_bytes().saturating_sub(before) >> 10);
         let result = client.result(LONG);
@@ -305,12 +322,13 @@ fn b07_unknown_frames_and_streams_are_passed_over() {
 /// Row B08: priorities of streams that are gone or not there yet leave nothing behind.
 #[test]
 fn b08_priority_updates_leave_nothing() {
-    let scene = Scene::with(Turn::alone(), 1, |config, backends| config.forward(backends));
+    let scene = scene(json!({}));
     assert_ok(&scene.target.fetch("/"));
-    let before = scene.spooky.resident_bytes();
-    let result = scene.target.run("priority_flood", json!({ "count": 100_000 }), LONG);
-    let grown = scene.spooky.resident_bytes().saturating_sub(before) >> 10;
-    println!("B08: {result}, memory grew by {grown} KiB");
+    let bounds = Bounds { memory: 4 << 20, ..Bounds::default() };
+    let result = oracle::within(&scene, "B08", bounds, || {
+        scene.target.run("priority_flood", json!({ "count": 100_000 }), LONG)
+    });
+    println!("B08: {result}");
     for (name, code) in [
         ("closed", Value::Null),
         ("future", Value::Null),
@@ -321,7 +339,6 @@ fn b08_priority_updates_leave_nothing() {
     ] {
         assert_eq!(result[name]["closed_with"], code, "{name}");
     }
-    assert!(grown < 4 << 10, "{grown} KiB");
 }
 
 /// What quiche 0.30 closes with where RFC 9114 names another code: CANCEL_PUSH for a push that was never promised (§7.2.3),
@@ -357,13 +374,11 @@ fn b10_events_after_a_reset() {
     let budget = json!({ "percent": 100, "requests": 1_000_000, "per_second": 1_000_000 });
     let scene = scene(json!({ "resets": budget }));
     let seed = std::process::id();
-    let result = scene.target.run(
-        "after_reset",
-        json!({ "path": "/hash", "count": 10_000, "seed": seed }),
-        LONG,
-    );
+    let count = if soak() { 100_000 } else { 10_000 };
+    let args = json!({ "path": "/hash", "count": count, "seed": seed });
+    let result = oracle::beside(&scene, "B10", || scene.target.run("after_reset", args, LONG));
     println!("B10: seed {seed}: {result}");
-    assert!(result["done"].as_u64() >= Some(10_000) && result["closed_with"].is_null(), "{result}");
+    assert!(result["done"].as_u64() >= Some(count) && result["closed_with"].is_null(), "{result}");
     assert_ok(&result["after"]);
     let metrics = || scene.spooky.metrics();
     spooky_tests::wait::until_true("nothing stays", LONG, || {

@@ -7,7 +7,7 @@ use spooky_tests::scene::{LONG, SOON, Scene, assert_ok};
 const H3_MESSAGE_ERROR: u64 = 0x10e;
 
 #[test]
-fn malformed_messages_are_stream_errors_and_reach_no_backend() {
+fn c01_malformed_messages_are_stream_errors_and_reach_no_backend() {
     let scene = Scene::new(1);
     let before = scene.spooky.metrics();
     let result = scene.target.run("malformed", json!({}), LONG);
@@ -42,7 +42,7 @@ fn malformed_messages_are_stream_errors_and_reach_no_backend() {
 const IGNORED_BY_QUICHE: [&str; 1] = ["http2_ping_frame"];
 
 #[test]
-fn broken_framing_closes_its_connection_and_no_other() {
+fn b09_broken_framing_closes_its_connection_and_no_other() {
     let scene = Scene::new(1);
     let result = scene.target.run("errors", json!({}), LONG);
     let cases = result["cases"].as_object().cloned().unwrap_or_default();
@@ -61,7 +61,7 @@ fn broken_framing_closes_its_connection_and_no_other() {
 }
 
 #[test]
-fn noise_is_dropped_counted_and_hardly_answered() {
+fn a04_noise_is_dropped_counted_and_hardly_answered() {
     let scene = Scene::new(1);
     let before = scene.spooky.metrics();
     let seed = std::process::id();
@@ -77,7 +77,7 @@ fn noise_is_dropped_counted_and_hardly_answered() {
 }
 
 #[test]
-fn another_application_protocol_is_refused_in_the_handshake() {
+fn a12_another_application_protocol_is_refused_in_the_handshake() {
     let scene = Scene::new(1);
     let before = scene.spooky.metrics();
     let result = scene.target.run("connect", json!({ "alpn": "http/0.9" }), SOON);

@@ -186,7 +186,8 @@ async def coalesced(context):
     """An Initial with packets of other connections behind it in the same datagram, `count` times; then whether all is well."""
     sock = udp(context.target)
     for number in range(context.args["count"]):
-        if number % 20 == 0:
+        if number % max(20, context.args["count"] // 50) == 0:
+            # Below the number of half-open connections from which on a token is asked for.
             packet = first_packet(FirstFlight(context.target).datagrams[0])
         tail = b""
         while len(packet) + len(tail) < 1200:

@@ -76,6 +76,7 @@ def oracle(args):
     connection, quiet, attack = Connection(args), Phase(), Phase()
     phase, due, stopped = quiet, time.monotonic(), False
     while not (stopped and len(attack.seconds) >= LEAST):
+        waits = time.monotonic() < due
         word = None if stopped else command(due)
         if word == "attack":
             phase, due = attack, time.monotonic()
@@ -84,7 +85,8 @@ def oracle(args):
             time.sleep(max(0.0, due - time.monotonic()))
         if (now := time.monotonic()) < due:
             continue
-        phase.lateness.append(now - due)
+        if waits and word is None:
+            phase.lateness.append(now - due)
         seconds, failure = connection.ask()
         phase.seconds.append(seconds)
         if failure is not None:

@@ -95,9 +95,36 @@ impl Process {
         ticks(&format!("/proc/{}/stat", self.id()), UTIME)
     }
 
+    /// How long it ran and waited to run; nothing when it has ended.
+    pub fn scheduling(&self) -> Scheduling {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.id())).into_iter().flatten();
+        threads.flatten().fold(Scheduling::default(), |sum, thread| {
+            let text = fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default();
+            let mut seconds = text.split_whitespace().map(|it| it.parse().unwrap_or(0.0) / 1e9);
+            let mut next = || seconds.next().unwrap_or(0.0);
+            Scheduling { ran: sum.ran + next(), waited: sum.waited + next() }
+        })
+    }
+
     /// Open file descriptors; 0 when it has ended.
     pub fn open_files(&self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.id())).map_or(0, Iterator::count)
+    }
+}
+
+/// Time that a process ran and that it was ready and had to wait for a CPU, in seconds, of all its threads that live
+/// (proc_pid_schedstat).
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Scheduling {
+    pub ran: f64,
+    pub waited: f64,
+}
+
+impl Scheduling {
+    /// What came since `before`.
+    #[must_use]
+    pub fn since(self, before: Self) -> Self {
+        Self { ran: self.ran - before.ran, waited: self.waited - before.waited }
     }
 }
 

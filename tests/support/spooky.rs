@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::netns::Namespace;
-use crate::process::Process;
+use crate::process::{Process, Scheduling};
 use crate::{http1, programs, wait};
 
 /// How long a start may take: a debug build on a machine that also compiles.
@@ -138,6 +138,11 @@ impl Spooky {
     /// CPU time that it has taken, in seconds.
     pub fn cpu_seconds(&self) -> f64 {
         self.process.cpu_seconds()
+    }
+
+    /// How long it ran and waited to run.
+    pub fn scheduling(&self) -> Scheduling {
+        self.process.scheduling()
     }
 
     /// Open file descriptors.

@@ -42,6 +42,16 @@ fn least_limit(root: &Path, own: &Path) -> Option<u64> {
     }
 }
 
+/// Gives pages that this thread has freed back to the system. mimalloc does so by itself only for as much as later
+/// allocations come along, which after a burst may be never. Takes microseconds with nothing to give, and some tens for
+/// each MiB that there is.
+#[expect(unsafe_code, reason = "no safe wrapper has this call")]
+pub fn give_back() {
+    // SAFETY: no arguments, no result, nothing borrowed; it works on the heap of the calling thread, and on one that was
+    // never used where mimalloc is not the allocator.
+    unsafe { libmimalloc_sys::mi_collect(true) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

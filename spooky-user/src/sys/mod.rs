@@ -1,6 +1,6 @@
 //! Every raw system call that no library wraps, a man-page link each. May import nothing of the crate.
 //!
-//! `rustix` wraps what is needed so far, so there is no `unsafe` here yet.
+//! `rustix` wraps nearly all that is needed; the one call that it does not is `memory::give_back`.
 
 pub mod affinity;
 pub mod memory;

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use super::turn::Worker;
 use crate::dataplane::downstream::h3::code;
 use crate::dataplane::downstream::h3::session::Session;
-use crate::dataplane::pressure::Level;
 use crate::dataplane::quic::buffers::Transport;
 use crate::dataplane::quic::connection::Connection;
 use crate::id::ConnectionKey;
@@ -14,8 +13,6 @@ use crate::id::ConnectionKey;
 /// Between the two GOAWAYs: a round trip, within these bounds.
 const GRACE_MIN: Duration = Duration::from_millis(20);
 const GRACE_MAX: Duration = Duration::from_millis(500);
-/// Memory is measured ten times a second; what was closed has to show first.
-const SHED_EVERY: Duration = Duration::from_millis(200);
 
 impl Worker {
     /// Nothing new is accepted; every connection is told.
@@ -84,23 +81,6 @@ impl Worker {
         })
     }
 
-    /// Does what the want of memory asks for: refuses new connections, and closes a twentieth of what there is, the newest first,
-    /// as often as memory is measured.
-    pub(super) fn relieve(&mut self, now: Instant) {
-        let level = self.pressure.level();
-        self.endpoint.set_scarce(level >= Level::Connections);
-        let rested = |at: Instant| now.saturating_duration_since(at) >= SHED_EVERY;
-        if level < Level::Shedding || !self.shed_at.is_none_or(rested) {
-            return;
-        }
-        self.shed_at = Some(now);
-        let newest = self.endpoint.newest(self.endpoint.len().div_ceil(20));
-        self.metrics.connections_shed.add(newest.len() as u64);
-        for key in newest {
-            self.cut_one(key, code::EXCESSIVE_LOAD);
-        }
-    }
-
     /// The last act: whoever is still connected learns of it now instead of by a time-out.
     pub(super) fn end(&mut self) {
         self.cut(|_| true);
@@ -122,7 +102,7 @@ impl Worker {
         }
     }
 
-    fn cut_one(&mut self, key: ConnectionKey, error: u64) {
+    pub(super) fn cut_one(&mut self, key: ConnectionKey, error: u64) {
         let Some(connection) = self.endpoint.get_mut(key) else { return };
         // Done: closed already.
         let _ = connection.transport.close(true, error, b"");

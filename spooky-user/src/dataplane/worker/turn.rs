@@ -19,6 +19,7 @@ use super::Setup;
 use super::acks::Acks;
 use super::inbox::{Inbox, Pulse};
 use super::listen::Closing;
+use super::relief::GivenBack;
 use super::socket::Socket;
 use super::stray::{Lost, Stray, Strays};
 use super::thread::StartError;
@@ -66,6 +67,7 @@ pub(super) struct Worker {
     pub(super) pressure: Arc<Pressure>,
     /// When connections were last closed for want of memory.
     pub(super) shed_at: Option<Instant>,
+    pub(super) given_back: GivenBack,
     pub(super) inbox: Arc<Inbox>,
     pub(super) pulse: Arc<Pulse>,
     pub(super) context: Rc<proxy::Context>,
@@ -106,6 +108,7 @@ impl Worker {
             strays: setup.strays,
             pressure: setup.pressure,
             shed_at: None,
+            given_back: GivenBack::new(Instant::now()),
             inbox: setup.inbox,
             pulse: setup.pulse,
             context: Rc::new(proxy::Context::new(setup.proxy)),
