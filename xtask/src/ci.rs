@@ -26,7 +26,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     let doc = ["doc", "--workspace", "--no-deps", "--document-private-items"];
     step("docs", cargo().args(doc).env("RUSTDOCFLAGS", "-D warnings"))?;
     licences()?;
-    test::all(true, &[])?;
+    test::all(true, false, &[])?;
     if gate {
         say("==> instructions a request");
         bench::run(&["--gate".to_owned()])?;

@@ -25,6 +25,7 @@ Using it
   test             Build everything and run every test. The last line is
                    `N passed, M failed, K skipped`. Words after `--` go to the test binaries.
                      --no-sudo     skip what needs root, and say so
+                     --soak        at full size, with every seed: hours
 
 Getting ready (run and test do this by themselves)
   setup            Install what is missing to build and to test, after saying what and why.

@@ -1,6 +1,10 @@
 //! `test`: everything is built, every test binary runs, the last line counts. Uses plain
-//! `cargo test`; as root, or through sudo, so that the kernel tests run too. Imports `command` and
+//! `cargo test`; as root, or through sudo, so that the kernel tests run too. `tally` reads what the
+//! test binaries say, `rows` which rows of the table of attacks they showed. Imports `command` and
 //! `setup`.
+
+mod rows;
+mod tally;
 
 use crate::command::{Failure, Privilege, cannot_start, cargo, say, step};
 use crate::setup::{self, Scope};
@@ -8,6 +12,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
+use tally::Tally;
 
 /// A test binary that says nothing for this long hangs. The longest single test moves 1 GiB and
 /// watches memory for 20 s; many times that on a slow machine.
@@ -15,25 +20,28 @@ const SILENCE_MAX: Duration = Duration::from_secs(15 * 60);
 
 pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     let mut sudo = true;
+    let mut soak = false;
     let mut arguments = arguments.iter();
     let mut filter = Vec::new();
     for argument in arguments.by_ref() {
         match argument.as_str() {
             "--no-sudo" => sudo = false,
+            "--soak" => soak = true,
             "--" => break,
             other => return Err(Failure::unknown_argument(other)),
         }
     }
     filter.extend(arguments.cloned());
     setup::ensure(Scope::Test)?;
-    all(sudo, &filter)
+    all(sudo, soak, &filter)
 }
 
-/// Builds and runs every test of the workspace.
+/// Builds and runs every test of the workspace; with `soak`, at the sizes and with the seeds of the
+/// table of attacks, which takes hours.
 ///
 /// # Errors
 /// A build failed, a test failed, or a test binary died or hung.
-pub(crate) fn all(sudo: bool, filter: &[String]) -> Result<(), Failure> {
+pub(crate) fn all(sudo: bool, soak: bool, filter: &[String]) -> Result<(), Failure> {
     // The whole-program tests start these programs; `cargo test` alone would not build them.
     let bins = ["build", "--bins", "--package", "spooky-user", "--package", "spooky-tests"];
     step("build", cargo().args(bins))?;
@@ -44,6 +52,10 @@ pub(crate) fn all(sudo: bool, filter: &[String]) -> Result<(), Failure> {
     if std::env::var("CI").is_ok_and(|value| value == "true") {
         // In automation a kernel test that cannot run is a failure, not a skip.
         tests.env("SPOOKY_REQUIRE_KERNEL", "1");
+    }
+    if soak {
+        // Read by spooky_tests::soak().
+        tests.env("SPOOKY_SOAK", "1");
     }
     match Privilege::find() {
         Privilege::Root => {}
@@ -105,67 +117,6 @@ fn watch(tests: &mut Command) -> Result<Tally, Failure> {
     Ok(tally)
 }
 
-/// What the test binaries said.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Tally {
-    passed: usize,
-    failed: usize,
-    ignored: usize,
-    /// `name: why` of each test that could not run here and said so.
-    skipped: Vec<String>,
-    /// Names of the tests that failed.
-    failures: Vec<String>,
-    /// Cargo ended with an error: with `failed == 0`, a test binary died or did not compile.
-    cargo_failed: bool,
-    /// Within the captured output of passed tests, which is read but not shown.
-    in_successes: bool,
-}
-
-impl Tally {
-    /// Reads one line of `cargo test -- --show-output`. `true`: a person wants to see it.
-    fn take(&mut self, line: &str) -> bool {
-        if let Some(why) = line.trim_start().strip_prefix("SKIPPED ") {
-            self.skipped.push(why.trim().to_owned());
-            return false;
-        }
-        if let Some(rest) = line.strip_prefix("test result: ") {
-            self.in_successes = false;
-            self.passed += count(rest, "passed");
-            self.failed += count(rest, "failed");
-            self.ignored += count(rest, "ignored");
-        } else if line == "successes:" {
-            self.in_successes = true;
-        } else if line == "failures:" {
-            self.in_successes = false;
-        } else if let Some(name) =
-            line.strip_prefix("test ").and_then(|line| line.strip_suffix(" ... FAILED"))
-        {
-            self.failures.push(name.to_owned());
-        }
-        !self.in_successes
-    }
-
-    fn closing_line(&self) -> String {
-        // A skipped test says so and returns, which the test harness counts as passed.
-        let skipped = self.skipped.len() + self.ignored;
-        let passed = self.passed.saturating_sub(self.skipped.len());
-        format!("{passed} passed, {} failed, {skipped} skipped", self.failed)
-    }
-}
-
-/// The number before `word` in `ok. 3 passed; 0 failed; 0 ignored; …`.
-fn count(result: &str, word: &str) -> usize {
-    let mut words = result.split([' ', ';']).filter(|word| !word.is_empty());
-    let mut before = None;
-    words
-        .find_map(|this| {
-            let number = (this == word).then_some(before).flatten();
-            before = this.parse().ok();
-            number
-        })
-        .unwrap_or(0)
-}
-
 fn close(tally: &Tally, took: Duration) -> Result<(), Failure> {
     say(format_args!("\ntests took {:.0} s", took.as_secs_f32()));
     for skipped in &tally.skipped {
@@ -174,6 +125,7 @@ fn close(tally: &Tally, took: Duration) -> Result<(), Failure> {
     for failure in &tally.failures {
         say(format_args!("FAILED {failure}"));
     }
+    say(&tally.rows);
     if tally.cargo_failed && tally.failed == 0 {
         say("a test binary died before it could report, or did not build: see above");
     }
@@ -191,53 +143,6 @@ fn close(tally: &Tally, took: Duration) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const OUTPUT: &str = "\
-running 3 tests
-test loads ... ok
-test steers ... ok
-test refuses ... FAILED
-
-successes:
-
----- loads stdout ----
-SKIPPED kernel::loads: needs root
-debug output that nobody reads
-
-successes:
-    loads
-    steers
-
-failures:
-
----- refuses stdout ----
-assertion failed
-
-failures:
-    refuses
-
-test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.1s
-";
-
-    #[test]
-    fn a_run_is_counted() {
-        let mut tally = Tally::default();
-        let shown: Vec<&str> = OUTPUT.lines().filter(|line| tally.take(line)).collect();
-        assert_eq!(tally.closing_line(), "1 passed, 1 failed, 1 skipped");
-        assert_eq!(tally.skipped, ["kernel::loads: needs root"]);
-        assert_eq!(tally.failures, ["refuses"]);
-        assert!(shown.contains(&"assertion failed"));
-        assert!(!shown.iter().any(|line| line.contains("nobody reads")));
-    }
-
-    #[test]
-    fn several_binaries_add_up() {
-        let mut tally = Tally::default();
-        for _ in 0..2 {
-            tally.take("test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured");
-        }
-        assert_eq!(tally.closing_line(), "24 passed, 0 failed, 2 skipped");
-    }
 
     #[test]
     fn the_runner_variable_is_cargos() {
