@@ -145,6 +145,8 @@ reasons! {
         ForeignCoalesced = "foreign_coalesced",
         /// A Retry token that is too old, changed, or used from another address.
         Token = "token",
+        /// From a new address of a connection that tries too many of them.
+        Paths = "paths",
     }
 }
 

@@ -8,7 +8,6 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use quiche::PathEvent;
 use spooky_common::invariant::Header;
 
 use super::buffers::Transport;
@@ -43,7 +42,6 @@ pub struct Connection<S> {
     pub first_cid: Cid,
     /// Where the client is and was.
     migration: Migration,
-    paths_max: usize,
     /// What may be sent where.
     pub(super) credit: Credit,
     /// Whose connection this is, for the limit of each source.
@@ -103,8 +101,7 @@ impl<S> Connection<S> {
             issued: vec![first_cid],
             original: Some(original),
             first_cid,
-            migration: Migration::new(path),
-            paths_max,
+            migration: Migration::new(path, settings.paths, paths_max, now),
             credit: Credit::new(path.peer, validated),
             source: Source::of(path.peer.ip()),
             half_open: true,
@@ -153,6 +150,7 @@ impl<S> Connection<S> {
     pub fn on_timeout(&mut self, now: Instant, metrics: &WorkerMetrics) {
         if self.transport.timeout_instant().is_some_and(|due| due <= now) {
             self.transport.on_timeout();
+            self.follow_paths(now, metrics);
             self.migration.on_timeout(&mut self.transport);
         }
         if self.handshake_deadline.is_some_and(|due| due <= now) {
@@ -183,9 +181,15 @@ impl<S> Connection<S> {
         true
     }
 
-    /// A datagram of this connection comes from elsewhere than the last one. Called before the transport sees it.
-    pub(super) fn arriving(&mut self, path: Path) {
-        self.migration.arriving(&mut self.transport, path, self.paths_max);
+    /// A datagram of this connection comes from elsewhere than the last one. Called before the transport sees it:
+    /// `false` when it is not to see it.
+    pub(super) fn arriving(&mut self, path: Path, now: Instant) -> bool {
+        self.migration.arriving(&mut self.transport, path, now)
+    }
+
+    /// Whether `arriving` has to be asked of this source.
+    pub(super) fn is_new(&self, source: SocketAddr) -> bool {
+        source != self.last_source || self.migration.is_wary()
     }
 
     /// The client uses an ID of ours in its handshake, where it came from in the beginning: it can receive there. Only then:
@@ -204,24 +208,8 @@ impl<S> Connection<S> {
     }
 
     /// Follows the paths: only a validated one moves the client's address.
-    pub(super) fn follow_paths(&mut self, metrics: &WorkerMetrics) {
-        while let Some(event) = self.transport.path_event_next() {
-            match event {
-                PathEvent::PeerMigrated(local, peer) => {
-                    let to = Path { local, peer };
-                    self.migration.moved(&mut self.transport, to);
-                    metrics.migrations_validated.inc();
-                }
-                PathEvent::FailedValidation(..) => metrics.path_failures.inc(),
-                PathEvent::New(local, peer) => {
-                    // The server's side of RFC 9000 §9.3: quiche challenges the new path by itself.
-                    tracing::trace!(%local, %peer, "new path");
-                }
-                PathEvent::Closed(local, peer) => self.migration.closed(Path { local, peer }),
-                // Validated, reused ID: quiche acts on them; the client's address is not touched.
-                _ => {}
-            }
-        }
+    pub(super) fn follow_paths(&mut self, now: Instant, metrics: &WorkerMetrics) {
+        self.migration.follow(&mut self.transport, now, metrics);
     }
 
     /// The client has completed the handshake, so it can receive where it came from.

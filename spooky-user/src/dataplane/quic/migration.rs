@@ -1,13 +1,24 @@
-//! Paths a client has left (RFC 9000 §9): getting back what was in flight on them, and making room for the next.
+//! Paths of a client that moves (RFC 9000 §9): how many it may try, getting back what was in flight on those that it has left,
+//! and making room for the next. Imports its siblings and `packet`.
 //!
 //! quiche keeps loss recovery for each path. What was in flight on a path when the client left it is declared lost only once
 //! a later packet *of that path* is acknowledged; without one, a probe time-out sends the same oldest packets again and
 //! again and the rest never. So when the client has moved, one more packet is made on the old path, a PATH_CHALLENGE, and
 //! sent to where the client is now: its acknowledgement frees the rest. quiche also forgets a path only when its destination
 //! connection ID is retired, and refuses new paths when it remembers too many: the oldest are retired in time.
+//!
+//! Each datagram that a client's keys have made can name another source. What only claims to be a path gets a challenge, and
+//! perhaps a few datagrams more; [`PathLimits`] says how many may be tried.
 
+use std::time::Instant;
+
+use quiche::PathEvent;
+
+use super::bucket::Bucket;
 use super::buffers::Transport;
+use super::settings::PathLimits;
 use crate::dataplane::packet::Path;
+use crate::telemetry::metrics::WorkerMetrics;
 
 /// A path the client has left.
 #[derive(Clone, Copy, Debug)]
@@ -19,17 +30,42 @@ struct Left {
     silent: bool,
 }
 
-/// Where a client is, and where it was.
+/// A path whose validation has failed.
+#[derive(Clone, Copy, Debug)]
+struct Failed {
+    path: Path,
+    /// Packets sent there until then.
+    sent: usize,
+    /// A datagram has come from there since, and the answer to it will ask anew.
+    again: bool,
+}
+
+/// Where a client is, where it was, and where it says it is.
 #[derive(Debug)]
 pub(super) struct Migration {
     current: Path,
     left: Vec<Left>,
+    /// Not validated yet.
+    trying: Vec<Path>,
+    failed: Vec<Failed>,
+    tries: Bucket,
+    unvalidated_max: usize,
+    /// quiche remembers no more.
+    paths_max: usize,
 }
 
 impl Migration {
-    /// The path of the handshake.
-    pub(super) fn new(path: Path) -> Self {
-        Self { current: path, left: Vec::new() }
+    /// The path of the handshake. quiche remembers `paths_max` with it.
+    pub(super) fn new(path: Path, limits: PathLimits, paths_max: usize, now: Instant) -> Self {
+        Self {
+            current: path,
+            left: Vec::new(),
+            trying: Vec::new(),
+            failed: Vec::new(),
+            tries: Bucket::new(limits.per_second, now),
+            unvalidated_max: limits.unvalidated,
+            paths_max,
+        }
     }
 
     /// The path that was validated last (RFC 9000 §9.3).
@@ -37,8 +73,47 @@ impl Migration {
         self.current
     }
 
+    /// Takes what quiche has to say of paths: only a validated one moves the client's address.
+    pub(super) fn follow(
+        &mut self,
+        transport: &mut Transport,
+        now: Instant,
+        metrics: &WorkerMetrics,
+    ) {
+        while let Some(event) = transport.path_event_next() {
+            match event {
+                // The server's side of RFC 9000 §9.3: quiche challenges the new path by itself.
+                PathEvent::New(local, peer) => {
+                    self.tries.take(now);
+                    self.trying.push(Path { local, peer });
+                }
+                PathEvent::Validated(local, peer) => self.settled(Path { local, peer }),
+                PathEvent::PeerMigrated(local, peer) => {
+                    self.settled(Path { local, peer });
+                    self.moved(transport, Path { local, peer });
+                    metrics.migrations_validated.inc();
+                }
+                PathEvent::FailedValidation(local, peer) => {
+                    let path = Path { local, peer };
+                    self.settled(path);
+                    let sent = stats(transport, path).map_or(0, |stats| stats.sent);
+                    self.failed.push(Failed { path, sent, again: false });
+                    metrics.path_failures.inc();
+                }
+                PathEvent::Closed(local, peer) => self.closed(Path { local, peer }),
+                // Of a reused ID nothing follows.
+                _ => {}
+            }
+        }
+    }
+
+    fn settled(&mut self, path: Path) {
+        self.trying.retain(|it| *it != path);
+        self.failed.retain(|it| it.path != path);
+    }
+
     /// The client has moved, and the new path is validated.
-    pub(super) fn moved(&mut self, transport: &mut Transport, to: Path) {
+    fn moved(&mut self, transport: &mut Transport, to: Path) {
         let from = std::mem::replace(&mut self.current, to);
         self.left.retain(|left| left.path != to);
         if from != to && transport.probe_path(from.local, from.peer).is_ok() {
@@ -48,34 +123,61 @@ impl Migration {
     }
 
     /// quiche has forgotten a path.
-    pub(super) fn closed(&mut self, path: Path) {
+    fn closed(&mut self, path: Path) {
         self.left.retain(|left| left.path != path);
+        self.settled(path);
     }
 
-    /// A datagram has come from `path`, not from where the last one came. Called before quiche sees it: when that would be one
-    /// path too many, the path left longest ago is made forgettable. Not earlier, because quiche gives every spare ID of the
-    /// client's to a path that has none.
-    pub(super) fn arriving(&mut self, transport: &mut Transport, path: Path, paths_max: usize) {
+    /// Whether [`Migration::arriving`] wants to be asked even if the last datagram came from the same place.
+    pub(super) fn is_wary(&self) -> bool {
+        !self.failed.is_empty()
+    }
+
+    /// Whether quiche may see a datagram that has come from `path`, not from where the last one came. When that would be one path
+    /// too many, the path left longest ago is made forgettable. Not earlier, because quiche gives every spare ID of the client's
+    /// to a path that has none.
+    pub(super) fn arriving(&mut self, transport: &mut Transport, path: Path, now: Instant) -> bool {
         if path == self.current {
-            return;
+            return true;
         }
         if let Some(left) = self.left.iter_mut().find(|left| left.path == path) {
             // The client is still there too: answers go there (RFC 9000 §8.2.2).
             left.silent = false;
-            return;
+            return true;
         }
-        if transport.path_stats().count() < paths_max {
-            return;
+        if let Some(failed) = self.failed.iter_mut().find(|failed| failed.path == path) {
+            // quiche takes a failed path up again with a first datagram, and before it has asked there again calls a second
+            // one an error of the connection.
+            if stats(transport, path).is_some_and(|stats| stats.sent > failed.sent) {
+                self.settled(path);
+                self.trying.push(path);
+                return true;
+            }
+            let first = !std::mem::replace(&mut failed.again, true);
+            return first && transport.probe_path(path.local, path.peer).is_ok();
         }
+        if transport.is_path_validated(path.local, path.peer).is_ok() {
+            return true;
+        }
+        if self.trying.len() >= self.unvalidated_max || !self.tries.has_one(now) {
+            return false;
+        }
+        transport.path_stats().count() < self.paths_max || self.make_room(transport)
+    }
+
+    /// `false` when none of the paths can be forgotten.
+    fn make_room(&self, transport: &mut Transport) -> bool {
         let current = transport.probe_path(self.current.local, self.current.peer);
-        for left in &self.left {
-            let dcid = transport.probe_path(left.path.local, left.path.peer);
+        let failed = self.failed.iter().map(|failed| failed.path);
+        for path in failed.chain(self.left.iter().map(|left| left.path)) {
+            let dcid = transport.probe_path(path.local, path.peer);
             // A path that came when the client had no spare ID shares that of the path before it.
             if dcid != current {
-                release(transport, left.path, paths_max);
-                return;
+                release(transport, path, self.paths_max);
+                return true;
             }
         }
+        false
     }
 
     /// After a probe time-out of quiche's: asks again where a left path still waits.
@@ -108,8 +210,10 @@ fn release(transport: &mut Transport, path: Path, ids_max: usize) {
 }
 
 fn timeouts(transport: &Transport, path: Path) -> usize {
-    transport
-        .path_stats()
-        .find(|stats| stats.local_addr == path.local && stats.peer_addr == path.peer)
-        .map_or(0, |stats| stats.total_pto_count)
+    stats(transport, path).map_or(0, |stats| stats.total_pto_count)
+}
+
+fn stats(transport: &Transport, path: Path) -> Option<quiche::PathStats> {
+    let mut all = transport.path_stats();
+    all.find(|stats| stats.local_addr == path.local && stats.peer_addr == path.peer)
 }

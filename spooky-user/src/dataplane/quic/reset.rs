@@ -1,43 +1,56 @@
-//! Stateless resets (RFC 9000 §10.3): how a client learns that its connection is gone, from a worker that never had it.
+//! Stateless resets (RFC 9000 §10.3): how a client learns that its connection is gone, from a worker that never had it, and
+//! how many of them are sent. Imports siblings alone.
 
+use std::hash::{BuildHasher, RandomState};
 use std::time::Instant;
 
+use super::bucket::Bucket;
 use super::cid::Issuer;
+use super::settings::ResetRate;
+use super::sources::Source;
 
 /// A reset must look like a short-header packet: 5 octets before the token at least (RFC 9000 §10.3).
 const SIZE_MIN: usize = 21;
 /// Long enough that it cannot be told from a small packet, short enough to be cheap.
 const SIZE_MAX: usize = 42;
+/// Sources are told apart by a secret hash in so many places: nothing grows with their number, and two that meet in one place
+/// share what one may have.
+const PLACES: usize = 512;
 
-/// A token bucket: bounds what junk can make a worker send.
+/// How many resets a worker sends for a listener, in all and to each source: what junk can make of us.
 #[derive(Debug)]
-pub(super) struct Limiter {
-    per_second: u32,
-    tokens: f64,
-    refilled: Instant,
+pub(super) struct Budget {
+    all: Bucket,
+    sources: Box<[Bucket]>,
+    hasher: RandomState,
 }
 
-// === impl Limiter ===
+// === impl Budget ===
 
-impl Limiter {
-    /// At most `per_second` on average and at once.
+impl Budget {
+    /// One worker's share of `rate`, to be had at once or over a second. A share of 0 is none.
     #[must_use]
-    pub(super) fn new(per_second: u32, now: Instant) -> Self {
-        Self { per_second, tokens: f64::from(per_second), refilled: now }
+    pub(super) fn new(rate: ResetRate, workers: usize, now: Instant) -> Self {
+        let workers = u32::try_from(workers).unwrap_or(u32::MAX).max(1);
+        let source = Bucket::new(rate.per_source.div_ceil(workers), now);
+        Self {
+            all: Bucket::new(rate.per_second.div_ceil(workers), now),
+            sources: vec![source; PLACES].into_boxed_slice(),
+            hasher: RandomState::new(),
+        }
     }
 
-    /// Takes one if there is one.
-    pub(super) fn take(&mut self, now: Instant) -> bool {
-        let rate = f64::from(self.per_second);
-        let elapsed = now.saturating_duration_since(self.refilled).as_secs_f64();
-        self.tokens = (self.tokens + elapsed * rate).min(rate);
-        self.refilled = now;
-        let granted = self.tokens >= 1.0;
-        if granted {
-            self.tokens -= 1.0;
-        }
-        granted
+    /// Takes one for this source, if it and all together have one left.
+    pub(super) fn take(&mut self, source: Source, now: Instant) -> bool {
+        let place = self.hasher.hash_one(source) % self.sources.len().max(1) as u64;
+        let bucket = usize::try_from(place).ok().and_then(|place| self.sources.get_mut(place));
+        bucket.is_some_and(|bucket| bucket.take(now)) && self.all.take(now)
     }
+}
+
+/// Whether there is a reset smaller than a packet of this size.
+pub(super) const fn may_answer(trigger_size: usize) -> bool {
+    trigger_size > SIZE_MIN
 }
 
 /// Writes a reset for the connection ID that `trigger` carried into `out`; the number of octets, or `None` when the
@@ -52,10 +65,10 @@ pub(super) fn write(
     trigger_size: usize,
     out: &mut [u8],
 ) -> Option<usize> {
-    let size = SIZE_MAX.min(trigger_size.checked_sub(1)?);
-    if size < SIZE_MIN {
+    if !may_answer(trigger_size) {
         return None;
     }
+    let size = SIZE_MAX.min(trigger_size.checked_sub(1)?);
     let out = out.get_mut(..size)?;
     issuer.fill_random(out);
     let (head, tail) = out.split_at_mut(size - 16);
@@ -97,12 +110,29 @@ mod tests {
         }
     }
 
+    fn source(n: u32) -> Source {
+        Source::of(std::net::IpAddr::from(n.to_be_bytes()))
+    }
+
     #[test]
-    fn a_burst_is_bounded_and_refills() {
+    fn a_burst_is_bounded_for_a_source_and_for_all_and_refills() {
         let start = Instant::now();
-        let mut limiter = Limiter::new(10, start);
-        assert_eq!((0..100).filter(|_| limiter.take(start)).count(), 10);
+        let rate = ResetRate { per_second: 1000, per_source: 100 };
+        let mut budget = Budget::new(rate, 2, start);
         let later = start + Duration::from_millis(500);
-        assert_eq!((0..100).filter(|_| limiter.take(later)).count(), 5);
+        assert_eq!((0..500).filter(|_| budget.take(source(1), start)).count(), 50);
+        assert_eq!((0..500).filter(|_| budget.take(source(1), later)).count(), 25);
+        let all = (0..5000).filter(|n| budget.take(source(n % 1000), later)).count();
+        // What the first source has taken is missing, and half a second has given half of a share.
+        assert_eq!(all, 500 - 25);
+    }
+
+    #[test]
+    fn nothing_is_nothing() {
+        let now = Instant::now();
+        for (per_second, per_source) in [(0, 100), (100, 0)] {
+            let mut budget = Budget::new(ResetRate { per_second, per_source }, 4, now);
+            assert!(!budget.take(source(1), now + Duration::from_secs(10)));
+        }
     }
 }

@@ -29,8 +29,28 @@ pub struct QuicSettings {
     pub max_connections_per_source: usize,
     /// When a client has to prove its address before it gets a connection.
     pub address_validation: AddressValidation,
-    /// Stateless resets one worker sends a second at most (RFC 9000 §10.3).
-    pub stateless_resets_per_second: u32,
+    /// Stateless resets sent at most (RFC 9000 §10.3), by all workers together.
+    pub stateless_resets: ResetRate,
+    /// How often, and to how many places at once, a client may say it has moved.
+    pub paths: PathLimits,
+}
+
+/// Stateless resets a second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResetRate {
+    /// To everybody together.
+    pub per_second: u32,
+    /// To one source (an IPv4 address, an IPv6 /64).
+    pub per_source: u32,
+}
+
+/// Paths of one connection (RFC 9000 §9) besides that of its handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PathLimits {
+    /// New ones a second, and at once.
+    pub per_second: u32,
+    /// Those on which the client has not yet shown that it can receive.
+    pub unvalidated: usize,
 }
 
 /// When Retry is sent (RFC 9000 §8.1.2), and how many handshakes may be under way.
@@ -134,7 +154,8 @@ impl Default for QuicSettings {
                 max_half_open: 10_000,
                 token_ttl: Duration::from_secs(10),
             },
-            stateless_resets_per_second: 100,
+            stateless_resets: ResetRate { per_second: 1000, per_source: 100 },
+            paths: PathLimits { per_second: 4, unvalidated: 8 },
         }
     }
 }

@@ -265,7 +265,7 @@ impl Worker {
                 let Ok(header) = spooky_common::invariant::parse(bytes) else { return };
                 let mut answer = [0; ANSWER_SIZE];
                 if let Disposition::Reply(size) =
-                    self.endpoint.reset(arrival, &header, bytes.len(), &mut answer)
+                    self.endpoint.reset(arrival, &header, path.peer, bytes.len(), &mut answer)
                 {
                     self.reply(socket, answer.get(..size), path);
                 }

@@ -13,7 +13,8 @@ use crate::controlplane::config::load::{read_bounded, unreadable};
 use crate::controlplane::config::schema::{self, Protocol};
 use crate::controlplane::config::units::ByteSize;
 use crate::dataplane::quic::settings::{
-    AddressValidation, Congestion, Http3Settings, QuicSettings, ResetBudget, ValidationMode, Window,
+    AddressValidation, Congestion, Http3Settings, PathLimits, QuicSettings, ResetBudget, ResetRate,
+    ValidationMode, Window,
 };
 use crate::dataplane::quic::tls::{CertificateFiles, CertificateStore};
 
@@ -170,7 +171,15 @@ fn quic(checker: &mut Checker<'_>, path: &str, quic: &schema::Quic) -> QuicSetti
             &format!("{path}.address_validation"),
             &quic.address_validation,
         ),
-        stateless_resets_per_second: quic.stateless_reset.per_second,
+        stateless_resets: ResetRate {
+            per_second: quic.stateless_reset.per_second,
+            per_source: quic.stateless_reset.per_source,
+        },
+        paths: PathLimits {
+            per_second: quic.migration.paths_per_second,
+            unvalidated: usize::try_from(quic.migration.max_unvalidated_paths)
+                .unwrap_or(usize::MAX),
+        },
     }
 }
 

@@ -88,6 +88,8 @@ section! {
         max_connections_per_source: u64 = "256", "1" ..= "10000000", live;
         /// Which clients have to prove their address before they get a connection.
         address_validation: AddressValidation = "{}";
+        /// Clients that change their address.
+        migration: MigrationSection = "{}";
         /// Answers to packets of connections that are gone.
         stateless_reset: StatelessReset = "{}";
         /// The connection IDs that we issue.
@@ -155,11 +157,24 @@ choice! {
 }
 
 section! {
+    /// Clients that change their address (RFC 9000 §9). Until a client has shown that it can receive at a new one, that gets three
+    /// times what came from there, and the old one stays its address in logs, forwarded fields, limits and lists.
+    pub struct MigrationSection {
+        /// New addresses a connection may try in a second. What comes from further ones is dropped, and tried again by the client.
+        paths_per_second: u32 = "4", "1" ..= "100", live;
+        /// Addresses a connection may be trying at once. All it has together are never more than `active_connection_id_limit`.
+        max_unvalidated_paths: u64 = "8", "1" ..= "8", live;
+    }
+}
+
+section! {
     /// Answers to packets of connections that are gone (RFC 9000 §10.3).
     pub struct StatelessReset {
-        /// How many one worker sends in a second at most; 0 for none. They tell a client to connect again instead of waiting
-        /// for its idle timeout.
-        per_second: u32 = "100", "0" ..= "100000", live;
+        /// How many all workers together send in a second at most, each an equal share; 0 for none. They tell a client to connect
+        /// again instead of waiting for its idle timeout.
+        per_second: u32 = "1000", "0" ..= "100000", live;
+        /// The same for one source, an IPv4 address or an IPv6 /64.
+        per_source: u32 = "100", "0" ..= "100000", live;
     }
 }
 

@@ -55,7 +55,7 @@ impl<S> Endpoint<S> {
             return self.ask_back(arrival, datagram, out);
         }
         match self.accept(arrival, header, &datagram, None) {
-            Ok(key) => self.deliver(key, header, &mut datagram, permits),
+            Ok(key) => self.deliver(key, arrival.now, header, &mut datagram, permits),
             Err(reason) => self.refuse(reason),
         }
     }
@@ -96,7 +96,7 @@ impl<S> Endpoint<S> {
         match self.accept(arrival, header, &datagram, Some(original)) {
             Ok(key) => {
                 self.metrics.addresses_validated.inc();
-                self.deliver(key, header, &mut datagram, permits)
+                self.deliver(key, arrival.now, header, &mut datagram, permits)
             }
             Err(reason) => self.refuse(reason),
         }

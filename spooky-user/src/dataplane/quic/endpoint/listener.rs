@@ -5,7 +5,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use super::Endpoint;
 use crate::dataplane::quic::cid::Issuer;
 use crate::dataplane::quic::parameters;
-use crate::dataplane::quic::reset::Limiter;
+use crate::dataplane::quic::reset::Budget;
 use crate::dataplane::quic::retry::Tokens;
 use crate::dataplane::quic::settings::{QuicSettings, ValidationMode};
 use crate::dataplane::quic::sources::{Source, Sources};
@@ -18,7 +18,7 @@ pub struct Listener {
     pub(super) config: quiche::Config,
     pub(super) settings: QuicSettings,
     pub(super) issuer: Issuer,
-    pub(super) resets: Limiter,
+    pub(super) resets: Budget,
     pub(super) tokens: Tokens,
     pub(super) draining: bool,
     pub(super) counts: Counts,
@@ -72,7 +72,7 @@ impl Listener {
         Self {
             id,
             config,
-            resets: Limiter::new(settings.stateless_resets_per_second, clock.instant),
+            resets: Budget::new(settings.stateless_resets, workers, clock.instant),
             tokens: Tokens::new(issuer.retry_key(), validation.token_ttl),
             issuer,
             draining: false,
@@ -131,6 +131,12 @@ impl Counts {
     /// A handshake has ended, well or not.
     pub(super) fn not_half_open(&mut self) {
         self.half_open = self.half_open.saturating_sub(1);
+    }
+
+    /// A connection's client is elsewhere now.
+    pub(super) fn moved(&mut self, from: Source, to: Source) {
+        self.sources.remove(from);
+        self.sources.add(to);
     }
 
     /// A connection is gone.

@@ -8,7 +8,7 @@ mod listener;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -20,6 +20,7 @@ use super::cid::{Cid, Issuer};
 use super::coalesced;
 use super::connection::Connection;
 use super::reset;
+use super::sources::Source;
 use crate::dataplane::packet::Datagram;
 use crate::dataplane::packet::udp::canonical_ip;
 use crate::id::{ConnectionKey, ListenerId};
@@ -130,15 +131,13 @@ impl<S> Endpoint<S> {
             if !arrival.forwarded && header.dcid_len == 20 {
                 self.metrics.steer_right.inc();
             }
-            return self.deliver(key, &header, &mut datagram, permits);
+            return self.deliver(key, arrival.now, &header, &mut datagram, permits);
         }
         match self.owner(&header) {
             Some((owner, me)) if owner == me && is_initial(&header) => {
                 self.second_flight(arrival, &header, datagram, permits)
             }
-            Some((owner, me)) => {
-                self.not_here(arrival, &header, owner, me, datagram.bytes.len(), out)
-            }
+            Some((owner, me)) => self.not_here(arrival, &header, owner, me, &datagram, out),
             None => self.unknown(arrival, &header, datagram, permits, out),
         }
     }
@@ -179,6 +178,7 @@ impl<S> Endpoint<S> {
     fn deliver(
         &mut self,
         key: ConnectionKey,
+        now: Instant,
         header: &Header,
         datagram: &mut Datagram<'_>,
         permits: impl Fn(IpAddr) -> bool,
@@ -187,14 +187,17 @@ impl<S> Endpoint<S> {
         let metrics = Arc::clone(&self.metrics);
         let Some(connection) = self.get_mut(key) else { return Disposition::Dropped };
         let source = datagram.path.peer;
-        if source != connection.last_source {
+        if connection.is_new(source) {
             // A denied address cannot get in by migrating (RFC 9000 §9.3 leaves it to the server).
             if !permits(canonical_ip(source)) {
                 metrics.datagrams_dropped.inc(DropReason::Denied);
                 return Disposition::Dropped;
             }
+            if !connection.arriving(datagram.path, now) {
+                metrics.datagrams_dropped.inc(DropReason::Paths);
+                return Disposition::Dropped;
+            }
             connection.last_source = source;
-            connection.arriving(datagram.path);
         }
         connection.credit.received(source, datagram.bytes.len());
         connection.unacknowledged = connection.unacknowledged.saturating_add(1);
@@ -212,7 +215,7 @@ impl<S> Endpoint<S> {
         if let Err(error) = connection.transport.recv(bytes, info) {
             tracing::trace!(%error, "datagram not taken");
         }
-        connection.follow_paths(&metrics);
+        connection.follow_paths(now, &metrics);
         Disposition::Delivered(key)
     }
 
@@ -223,7 +226,7 @@ impl<S> Endpoint<S> {
         header: &Header,
         owner: Owner,
         me: Owner,
-        size: usize,
+        datagram: &Datagram<'_>,
         out: &mut [u8],
     ) -> Disposition {
         if owner.generation != me.generation {
@@ -233,7 +236,7 @@ impl<S> Endpoint<S> {
         } else {
             self.metrics.datagrams_dropped.inc(DropReason::UnknownConnection);
         }
-        self.reset(arrival, header, size, out)
+        self.reset(arrival, header, datagram.path.peer, datagram.bytes.len(), out)
     }
 
     /// Tells the client that its connection is gone (RFC 9000 §10.3), if the packet may be answered.
@@ -241,6 +244,7 @@ impl<S> Endpoint<S> {
         &mut self,
         arrival: Arrival,
         header: &Header,
+        peer: SocketAddr,
         trigger_size: usize,
         out: &mut [u8],
     ) -> Disposition {
@@ -250,7 +254,11 @@ impl<S> Endpoint<S> {
         let Some(place) = self.listeners.iter_mut().find(|it| it.id == arrival.listener) else {
             return Disposition::Dropped;
         };
-        if !place.resets.take(arrival.now) {
+        // Not counted when it is too small to be answered.
+        if !reset::may_answer(trigger_size) {
+            return Disposition::Dropped;
+        }
+        if !place.resets.take(Source::of(peer.ip()), arrival.now) {
             self.metrics.stateless_resets_limited.inc();
             return Disposition::Dropped;
         }
@@ -298,10 +306,19 @@ impl<S> Endpoint<S> {
         (slot.serial == key.serial).then_some(slot.connection.as_deref_mut()?)
     }
 
-    /// Follows what the transport did with IDs: new spares lead here, retired ones nowhere.
+    /// Follows what the transport did with IDs: new spares lead here, retired ones nowhere. And with its client's address: the
+    /// connection counts where that is now.
     pub fn maintain(&mut self, key: ConnectionKey) {
         let Some(slot) = self.slots.get_mut(key.index as usize) else { return };
         let Some(connection) = slot.connection.as_deref_mut() else { return };
+        let source = Source::of(connection.client().ip());
+        if source != connection.source {
+            let from = std::mem::replace(&mut connection.source, source);
+            let mut places = self.listeners.iter_mut();
+            if let Some(place) = places.find(|it| it.id == connection.listener) {
+                place.counts.moved(from, source);
+            }
+        }
         while let Some(retired) = connection.transport.retired_scid_next() {
             if let Ok(cid) = Cid::try_from(retired.as_ref()) {
                 self.issued.remove(&cid);

@@ -10,7 +10,7 @@ use spooky_common::cid::Owner;
 use super::*;
 use crate::dataplane::packet::Path;
 use crate::dataplane::quic::cid::Secrets;
-use crate::dataplane::quic::settings::QuicSettings;
+use crate::dataplane::quic::settings::{QuicSettings, ResetRate};
 use crate::dataplane::quic::tls::{self, CertificateFiles, CertificateStore};
 use crate::dataplane::quic::transmit::{Builder, Outcome};
 use crate::telemetry::reason::RefusedReason;
@@ -220,6 +220,85 @@ fn a_denied_address_cannot_migrate_in() {
     assert_eq!(answer, Disposition::Dropped);
 }
 
+/// One datagram of the client's that wants an answer.
+fn ping(rig: &mut Rig) -> Vec<u8> {
+    rig.client.send_ack_eliciting().unwrap();
+    rig.client_datagrams().remove(0)
+}
+
+#[test]
+fn a_connection_may_try_four_paths_a_second_and_its_own_goes_on() {
+    let mut rig = Rig::new(&Secrets::random(0, [0; 3]), me());
+    let key = rig.establish();
+    let own = rig.from;
+    for second in 0..3 {
+        let taken = (0..50).filter(|n| {
+            let elsewhere = SocketAddr::from(([203, 0, 113, 9], 4000 + second * 100 + n));
+            let mut datagram = ping(&mut rig);
+            rig.receive(&mut datagram, elsewhere, false) == Disposition::Delivered(key)
+        });
+        // quiche keeps eight paths with that of the handshake.
+        assert_eq!(taken.count(), [4, 3, 0][usize::from(second)], "second {second}");
+        assert!(rig.endpoint.get_mut(key).unwrap().transport.path_stats().count() <= 8);
+        rig.now += Duration::from_secs(1);
+    }
+    let dropped = rig.metrics.datagrams_dropped[DropReason::Paths].value();
+    assert_eq!(dropped, 150 - 7);
+    rig.server_datagrams();
+    rig.client.stream_send(0, b"x", true).unwrap();
+    rig.settle(own);
+    let connection = rig.endpoint.get_mut(key).unwrap();
+    assert!(connection.transport.readable().next().is_some(), "the request has come");
+    assert_eq!((connection.client(), connection.transport.is_closed()), (own, false));
+}
+
+/// Two datagrams in one turn: quiche alone would take the second for an error of the connection.
+#[test]
+fn a_path_that_failed_may_be_tried_again() {
+    let mut rig = Rig::new(&Secrets::random(0, [0; 3]), me());
+    let key = rig.establish();
+    let rebound: SocketAddr = "192.0.2.7:4001".parse().unwrap();
+    let mut datagram = ping(&mut rig);
+    rig.receive(&mut datagram, rebound, false);
+    let began = Instant::now();
+    while rig.metrics.path_failures.value() == 0 {
+        rig.server_datagrams();
+        let (now, metrics) = (Instant::now(), Arc::clone(&rig.metrics));
+        rig.endpoint.get_mut(key).unwrap().on_timeout(now, &metrics);
+        assert!(began.elapsed() < Duration::from_secs(20), "never given up");
+        std::thread::yield_now();
+    }
+    let mut again = [ping(&mut rig), ping(&mut rig)];
+    let [first, second] = again.each_mut().map(|it| rig.receive(it, rebound, false));
+    assert_eq!((first, second), (Disposition::Delivered(key), Disposition::Dropped));
+    rig.settle(rebound);
+    rig.client.send_ack_eliciting().unwrap();
+    rig.settle(rebound);
+    let connection = rig.endpoint.get_mut(key).unwrap();
+    assert_eq!((connection.transport.local_error(), connection.client()), (None, rebound));
+}
+
+#[test]
+fn a_connection_counts_where_its_client_is() {
+    let mut rig = Rig::new(&Secrets::random(0, [0; 3]), me());
+    let key = rig.establish();
+    let (old, new) = (rig.from, SocketAddr::from(([203, 0, 113, 9], 4000)));
+    let counts = |rig: &Rig| {
+        let sources = &rig.endpoint.listeners[0].counts.sources;
+        [old, new].map(|address| sources.count(Source::of(address.ip())))
+    };
+    let mut datagram = ping(&mut rig);
+    rig.receive(&mut datagram, new, false);
+    rig.endpoint.maintain(key);
+    assert_eq!(counts(&rig), [1, 0], "claimed, not validated");
+    rig.settle(new);
+    rig.client.send_ack_eliciting().unwrap();
+    rig.settle(new);
+    assert_eq!(counts(&rig), [0, 1]);
+    assert!(rig.endpoint.remove(key).is_some());
+    assert_eq!(counts(&rig), [0, 0]);
+}
+
 #[test]
 fn another_workers_packets_are_strays_once() {
     let secrets = Secrets::random(5, [7; 3]);
@@ -260,7 +339,8 @@ fn a_packet_of_an_old_generation_is_answered_with_the_reset_its_client_knows() {
 #[test]
 fn resets_are_rate_limited() {
     let secrets = Secrets::random(0, [0; 3]);
-    let settings = QuicSettings { stateless_resets_per_second: 5, ..QuicSettings::default() };
+    let stateless_resets = ResetRate { per_second: 5, per_source: 5 };
+    let settings = QuicSettings { stateless_resets, ..QuicSettings::default() };
     let mut rig = Rig::with(&secrets, me(), settings, b"h3");
     let gone = Issuer::new(&secrets, me());
     let mut replies = 0;
@@ -381,6 +461,7 @@ fn what_was_in_flight_at_a_rebinding_is_sent_again() {
     let mut moved = began;
     while received < body.len() {
         let waited = began.elapsed();
+        rig.now = began + waited;
         let connection = rig.endpoint.get_mut(key).unwrap();
         assert!(waited < Duration::from_secs(20), "{received} of {sent} after {moves} moves");
         // As much as belongs before the next move, so that there is always something left to lose.
