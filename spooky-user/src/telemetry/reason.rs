@@ -73,10 +73,14 @@ reasons! {
         RequestHeader = "request_header_timeout",
         /// A request's body did not go on.
         RequestBody = "request_body_timeout",
+        /// A request's body came too slowly.
+        RequestBodyRate = "request_body_rate",
         /// A client did not take its response.
         ResponseDrain = "response_drain_timeout",
         /// Too much came that cannot be read because of gaps: the connection was closed.
         Unreadable = "unreadable",
+        /// Connections to backends ended under a client's requests: its connection was closed.
+        BackendConnectionsLost = "backend_connections_lost",
     }
 }
 

@@ -14,7 +14,7 @@ use crate::dataplane::balance::{HashOn, Policy};
 use crate::dataplane::quic::settings::{Http3Settings, QuicSettings};
 use crate::dataplane::quic::tls::CertificateFiles;
 use crate::dataplane::route::{HostPattern, PathPattern};
-use crate::dataplane::upstream::cluster::{HealthCheck, Settings};
+use crate::dataplane::upstream::cluster::{HealthCheck, RetryBudget, Settings};
 use crate::id::ClusterId;
 
 /// A whole configuration.
@@ -167,8 +167,10 @@ pub struct UpstreamConfig {
     pub policy: Policy,
     /// The key of the hash policies.
     pub hash_on: HashOn,
-    /// Endpoints one request may be tried at, 1..=10.
+    /// How often one request may be tried, 1..=10.
     pub attempts: u8,
+    /// How many requests one worker tries again at once.
+    pub retry_budget: RetryBudget,
     /// Limits of connections, TLS.
     pub settings: Arc<Settings>,
     /// Active probing.

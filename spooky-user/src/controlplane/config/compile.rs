@@ -68,6 +68,7 @@ fn cluster(
         balancer: Balancer::build(upstream.policy, weights),
         hash_on: upstream.hash_on.clone(),
         attempts: upstream.attempts,
+        retry_budget: upstream.retry_budget,
         settings: Arc::clone(&upstream.settings),
         health_check: upstream.health_check.clone(),
     }

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::dataplane::balance::{Balancer, HashOn, Policy};
-use crate::dataplane::upstream::cluster::{Health, Settings};
+use crate::dataplane::upstream::cluster::{Health, RetryBudget, Settings};
 use crate::id::ClusterId;
 use crate::telemetry::metrics::{EndpointMetrics, Registry};
 
@@ -142,6 +142,7 @@ fn cluster(address: SocketAddr, told: &Told, check: Option<HealthCheck>) -> Arc<
         balancer: Balancer::build(Policy::RoundRobin, [("b1", 1)]),
         hash_on: HashOn::Path,
         attempts: 1,
+        retry_budget: RetryBudget { percent: 20, min_concurrency: 3 },
         settings,
         health_check: check,
     })

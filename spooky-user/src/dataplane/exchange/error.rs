@@ -45,8 +45,10 @@ pub enum Kind {
     ConnectTimeout,
     /// The backend's certificate or ALPN was not acceptable.
     TlsFailed,
-    /// The backend refused the stream unprocessed (REFUSED_STREAM or above GOAWAY's last stream).
+    /// The backend refused the stream unprocessed (REFUSED_STREAM).
     StreamRefused,
+    /// The backend's connection was closing before it took the stream: it is above GOAWAY's last stream, or was never sent.
+    GoingAway,
     /// The backend asked for less (ENHANCE_YOUR_CALM).
     Overloaded,
     /// The backend reset the stream.
@@ -102,6 +104,7 @@ impl ProxyError {
             | Kind::ConnectTimeout
             | Kind::TlsFailed
             | Kind::StreamRefused
+            | Kind::GoingAway
             | Kind::Overloaded
             | Kind::StreamReset
             | Kind::ConnectionLost
@@ -116,7 +119,7 @@ impl ProxyError {
         }
     }
 
-    /// Whether another endpoint may be tried.
+    /// Whether it may be tried again.
     #[must_use]
     pub const fn retry(self) -> Retry {
         match self.kind {
@@ -124,6 +127,7 @@ impl ProxyError {
             | Kind::ConnectTimeout
             | Kind::TlsFailed
             | Kind::StreamRefused
+            | Kind::GoingAway
             | Kind::PoolFull => Retry::Always,
             Kind::StreamReset | Kind::ConnectionLost => Retry::IfIdempotent,
             Kind::NoRoute
@@ -153,6 +157,7 @@ impl ProxyError {
             | Kind::PoolFull
             | Kind::PoolTimeout
             | Kind::StreamRefused
+            | Kind::GoingAway
             | Kind::Overloaded
             | Kind::MemoryScarce
             | Kind::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
@@ -179,6 +184,7 @@ impl ProxyError {
             Kind::ConnectTimeout => "connect_timeout",
             Kind::TlsFailed => "tls_failed",
             Kind::StreamRefused => "stream_refused",
+            Kind::GoingAway => "going_away",
             Kind::Overloaded => "overloaded",
             Kind::StreamReset => "stream_reset",
             Kind::ConnectionLost => "connection_lost",

@@ -3,6 +3,7 @@
 //! An *exchange* is opened by a downstream session, served by `proxy`, and answered by an upstream or by spooky itself.
 //! May import: codec, id, telemetry. Must not import any transport.
 
+pub mod blame;
 pub mod error;
 pub mod link;
 pub mod mailbox;
@@ -15,6 +16,7 @@ use http::HeaderValue;
 
 use crate::codec::field::RequestHead;
 use crate::id::ListenerId;
+use blame::Blame;
 use link::Link;
 
 /// A request whose head was accepted, on its way to `proxy::serve`.
@@ -26,6 +28,8 @@ pub struct Exchange {
     pub link: Rc<Link>,
     /// Who asked, and how.
     pub client: Client,
+    /// What its connection is blamed for.
+    pub blame: Rc<Blame>,
     /// When the head was complete.
     pub opened: Instant,
     /// `true` when the request ended with its head.

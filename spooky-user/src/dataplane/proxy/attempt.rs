@@ -1,6 +1,7 @@
 //! One try at one endpoint: lease a stream, send the head, relay, account.
 
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Instant;
 
 use super::record::Record;
@@ -8,6 +9,8 @@ use super::relay::Relay;
 use super::{Context, Failure, forward};
 use crate::dataplane::exchange::Exchange;
 use crate::dataplane::exchange::error::{Kind, Origin};
+use crate::dataplane::exchange::link::Link;
+use crate::dataplane::upstream::Lease;
 use crate::dataplane::upstream::cluster::Endpoint;
 use crate::telemetry::metrics::{Attempt as Outcome, EndpointShard};
 
@@ -16,6 +19,8 @@ pub(super) struct Attempt<'e> {
     exchange: &'e Exchange,
     endpoint: &'e Arc<Endpoint>,
     context: &'e Context,
+    /// On a connection of its own.
+    alone: bool,
 }
 
 /// Counts the stream as open for as long as it lives, however the attempt ends.
@@ -26,8 +31,9 @@ impl<'e> Attempt<'e> {
         exchange: &'e Exchange,
         endpoint: &'e Arc<Endpoint>,
         context: &'e Context,
+        alone: bool,
     ) -> Self {
-        Self { exchange, endpoint, context }
+        Self { exchange, endpoint, context, alone }
     }
 
     /// Runs it to its end.
@@ -70,28 +76,46 @@ impl<'e> Attempt<'e> {
         let done = relay.run(record, self.exchange.opened, |at| {
             shard.time_to_first_byte.observe(at.saturating_duration_since(sent));
         });
-        let both_ended = done.await?;
+        let both_ended = done.await.map_err(|mut failure| {
+            if failure.error.kind == Kind::ConnectionLost {
+                let again = failure.may_try_again(self.exchange);
+                failure.death = Some(lease.lost(&self.exchange.blame, again));
+            }
+            failure
+        })?;
         if both_ended {
             lease.finished();
         }
         Ok(())
     }
 
-    /// Waits for a stream, and stops waiting when the client is gone.
-    async fn lease(&self) -> Result<crate::dataplane::upstream::Lease, Failure> {
-        let link = &self.exchange.link;
-        let lease = self.context.pools.lease(self.endpoint);
-        let mut lease = std::pin::pin!(lease);
-        std::future::poll_fn(|cx| {
-            link.register(cx);
-            if let Some(kind) = link.failure() {
-                return std::task::Poll::Ready(Err(kind));
+    async fn lease(&self) -> Result<Lease, Failure> {
+        let (pools, link) = (&self.context.pools, &self.exchange.link);
+        let lease = async {
+            match self.alone {
+                true => pools.lease_alone(self.endpoint).await,
+                false => pools.lease(self.endpoint).await,
             }
-            lease.as_mut().poll(cx).map_err(|error| error.kind)
-        })
-        .await
-        .map_err(|kind: Kind| Failure::before_head(kind))
+        };
+        let lease = unless_gone(link, lease).await.map_err(Failure::before_head)?;
+        lease.map_err(|error| Failure::before_head(error.kind))
     }
+}
+
+/// Waits for `future`, and stops waiting when the client is gone.
+pub(super) async fn unless_gone<T>(
+    link: &Link,
+    future: impl Future<Output = T>,
+) -> Result<T, Kind> {
+    let mut future = std::pin::pin!(future);
+    std::future::poll_fn(|cx| {
+        link.register(cx);
+        match link.failure() {
+            Some(kind) => Poll::Ready(Err(kind)),
+            None => future.as_mut().poll(cx).map(Ok),
+        }
+    })
+    .await
 }
 
 impl<'e> Active<'e> {

@@ -4,9 +4,11 @@
 //! codec, id, telemetry. Must not import quic or downstream.
 
 mod attempt;
+mod budget;
 mod forward;
 mod record;
 mod relay;
+mod retry;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -14,15 +16,15 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Cache};
 
-use self::attempt::Attempt;
+use self::budget::Budgets;
 use self::record::Record;
 use super::exchange::Exchange;
-use super::exchange::error::{Kind, ProxyError, Retry};
+use super::exchange::blame::Death;
+use super::exchange::error::{Kind, ProxyError};
 use super::exchange::link::{AbortCode, Link, Outbound};
 use super::fault::{self, Point};
 use super::pressure::{Level, Pressure};
 use super::upstream::Pools;
-use super::upstream::cluster::Cluster;
 use crate::id::WorkerId;
 use crate::snapshot::Snapshot;
 use crate::telemetry::access_log::WorkerLog;
@@ -47,6 +49,7 @@ pub struct Context {
     snapshot: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
     request_ids: RefCell<Generator>,
     serving: Cell<usize>,
+    budgets: Budgets,
 }
 
 /// What a context is made of.
@@ -72,6 +75,8 @@ struct Failure {
     head_sent: bool,
     /// Body octets of the request are gone, so it cannot be sent again.
     body_consumed: bool,
+    /// The connection to the backend ended under it.
+    death: Option<Rc<Death>>,
 }
 
 /// Serves one request to its end. Dropping the future cancels it: the backend's stream is reset, its place given back.
@@ -111,41 +116,7 @@ async fn run<'s>(
     // What is hashed is what the client sent.
     let key = forward::hash_key(exchange, cluster);
     forward::replace_fields(exchange, &record.id);
-    attempts(exchange, cluster, key, context, record).await
-}
-
-/// Tries endpoints until one has answered, or none is left that may be tried.
-async fn attempts<'s>(
-    exchange: &Exchange,
-    cluster: &'s Arc<Cluster>,
-    key: u64,
-    context: &Context,
-    record: &mut Record<'s>,
-) -> Result<(), Failure> {
-    let mut tried = Tried::default();
-    let mut last = Failure::before_head(Kind::NoHealthyEndpoint);
-    for _ in 0..cluster.attempts.max(1) {
-        let eligible = |index: usize| {
-            !tried.contains(index)
-                && cluster.endpoints.get(index).is_some_and(|it| it.health.is_healthy())
-        };
-        let Some(index) = context.pools.pick(cluster, key, eligible) else { return Err(last) };
-        let Some(endpoint) = cluster.endpoints.get(index) else { return Err(last) };
-        record.attempted(endpoint);
-        let attempt = Attempt::new(exchange, endpoint, context);
-        match attempt.run(record).await {
-            Ok(()) => return Ok(()),
-            Err(failure) if failure.may_try_again(exchange) => {
-                // A refused stream says nothing against its endpoint: a GOAWAY was under way. Any other failure does.
-                if failure.error.kind != Kind::StreamRefused {
-                    tried.insert(index);
-                }
-                last = failure;
-            }
-            Err(failure) => return Err(failure),
-        }
-    }
-    Err(last)
+    retry::attempts(exchange, cluster, key, context, record).await
 }
 
 /// Tells the client what became of its request: a status while there is none yet, a reset afterwards, never a clean end.
@@ -185,6 +156,7 @@ impl Context {
             snapshot: RefCell::new(Cache::new(parts.snapshot)),
             request_ids: RefCell::new(Generator::new()),
             serving: Cell::new(0),
+            budgets: Budgets::default(),
         };
         context.reconfigured();
         context
@@ -198,7 +170,9 @@ impl Context {
 
     /// Looks at the newest snapshot, so that what only the old one named can go.
     pub fn reconfigured(&self) {
-        self.pools.retain(&self.snapshot().clusters);
+        let snapshot = self.snapshot();
+        self.pools.retain(&snapshot.clusters);
+        self.budgets.retain(&snapshot.clusters);
     }
 
     /// Exchanges being served now.
@@ -218,19 +192,7 @@ impl std::fmt::Debug for Context {
 
 impl Failure {
     fn before_head(kind: Kind) -> Self {
-        Self { error: ProxyError::new(kind), head_sent: false, body_consumed: false }
-    }
-
-    /// RFC 9110 §9.2.2: what may have been processed is repeated only when repeating it changes nothing.
-    fn may_try_again(&self, exchange: &Exchange) -> bool {
-        if self.head_sent || self.body_consumed {
-            return false;
-        }
-        match self.error.retry() {
-            Retry::Always => true,
-            Retry::IfIdempotent => exchange.head.method.is_idempotent(),
-            Retry::Never => false,
-        }
+        Self { error: ProxyError::new(kind), head_sent: false, body_consumed: false, death: None }
     }
 }
 
@@ -259,28 +221,6 @@ impl Drop for Serving<'_> {
                 self.context.metrics.panics.inc(Panicked::Request);
             }
             self.link.abort(AbortCode::Internal);
-        }
-    }
-}
-
-// === Tried ===
-
-/// Endpoints that have been tried. Ten attempts at most, so a short list.
-#[derive(Default)]
-struct Tried {
-    indexes: [usize; 10],
-    count: usize,
-}
-
-impl Tried {
-    fn contains(&self, index: usize) -> bool {
-        self.indexes.iter().take(self.count).any(|tried| *tried == index)
-    }
-
-    fn insert(&mut self, index: usize) {
-        if let Some(place) = self.indexes.get_mut(self.count) {
-            *place = index;
-            self.count += 1;
         }
     }
 }

@@ -104,6 +104,7 @@ impl<'e> Relay<'e> {
                 error,
                 head_sent: !matches!(self.download, Download::Head(_)),
                 body_consumed: self.body_consumed,
+                death: None,
             }),
         }
     }

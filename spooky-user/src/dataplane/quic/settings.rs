@@ -118,10 +118,14 @@ pub struct Http3Settings {
     pub request_header_timeout: Duration,
     /// Without an octet of a request's body.
     pub request_body_timeout: Duration,
+    /// Octets a second of a request's body at least, on average over that time.
+    pub request_body_rate: u64,
     /// Without the client taking an octet of a response.
     pub response_drain_timeout: Duration,
     /// Octets received that cannot be read because earlier ones are missing.
     pub max_unreadable: u64,
+    /// Connections to backends that may end under a client's requests in a minute; 0 for no limit.
+    pub max_backend_connections_lost: u32,
 }
 
 /// How many requests of a connection may end early before it is closed with H3_EXCESSIVE_LOAD.
@@ -133,6 +137,15 @@ pub struct ResetBudget {
     pub percent: u64,
     /// Resets a second, on average over five.
     pub per_second: u64,
+}
+
+impl Http3Settings {
+    /// Octets of a request's body that have to come within `request_body_timeout`: at least one.
+    #[must_use]
+    pub fn request_body_enough(&self) -> u64 {
+        let milliseconds = u64::try_from(self.request_body_timeout.as_millis()).unwrap_or(u64::MAX);
+        (self.request_body_rate.saturating_mul(milliseconds) / 1000).max(1)
+    }
 }
 
 impl Default for QuicSettings {
@@ -172,8 +185,10 @@ impl Default for Http3Settings {
             resets: ResetBudget { requests: 500, percent: 50, per_second: 100 },
             request_header_timeout: Duration::from_secs(10),
             request_body_timeout: Duration::from_secs(10),
+            request_body_rate: 240,
             response_drain_timeout: Duration::from_secs(30),
             max_unreadable: 128 << 10,
+            max_backend_connections_lost: 3,
         }
     }
 }

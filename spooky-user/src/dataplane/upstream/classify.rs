@@ -11,7 +11,7 @@ use crate::dataplane::exchange::error::{Kind, ProxyError};
 /// | RST_STREAM REFUSED_STREAM received (RFC 9113 §8.7) | `StreamRefused` |
 /// | RST_STREAM ENHANCE_YOUR_CALM received (§7) | `Overloaded` |
 /// | any other RST_STREAM received | `StreamReset` |
-/// | GOAWAY received: h2 gives it only to streams above its last stream identifier (§6.8) | `StreamRefused` |
+/// | GOAWAY received: h2 gives it only to streams above its last stream identifier (§6.8) | `GoingAway` |
 /// | the response was malformed (stream error found by h2, §8.1.1) | `UpstreamProtocol` |
 /// | the connection was (connection error found by h2, §5.4.1), or it broke | `ConnectionLost` |
 /// | we reset the stream ourselves | `ClientGone` |
@@ -26,7 +26,7 @@ pub fn classify(error: &h2::Error) -> ProxyError {
         Some(Reason::ENHANCE_YOUR_CALM) if error.is_reset() && error.is_remote() => {
             Kind::Overloaded
         }
-        _ if error.is_go_away() && error.is_remote() => Kind::StreamRefused,
+        _ if error.is_go_away() && error.is_remote() => Kind::GoingAway,
         _ if error.is_go_away() || error.is_io() => Kind::ConnectionLost,
         _ if error.is_reset() && error.is_remote() => Kind::StreamReset,
         _ if error.is_reset() && error.is_library() => Kind::UpstreamProtocol,

@@ -26,12 +26,23 @@ pub struct Cluster {
     pub balancer: Balancer,
     /// What the hash policies hash.
     pub hash_on: HashOn,
-    /// How many endpoints one request may be tried at, 1..=10.
+    /// How often one request may be tried, 1..=10.
     pub attempts: u8,
+    /// How many requests one worker tries again at once.
+    pub retry_budget: RetryBudget,
     /// Limits and windows of the connections.
     pub settings: Arc<Settings>,
     /// Active probing, if configured.
     pub health_check: Option<HealthCheck>,
+}
+
+/// A bound on requests that are tried again at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetryBudget {
+    /// Of a hundred live requests, 0..=100.
+    pub percent: u8,
+    /// So many in any case.
+    pub min_concurrency: u32,
 }
 
 /// One backend address.

@@ -21,6 +21,7 @@ use tokio::time::Instant;
 
 use super::pool::Pool;
 use super::resets::Resets;
+use crate::dataplane::exchange::blame::{Blame, Death};
 use crate::dataplane::exchange::error::{Kind, ProxyError};
 
 /// What a pool, its leases and the driver know of one connection.
@@ -35,6 +36,8 @@ pub(super) struct Connection {
     active: Cell<u32>,
     idle_since: Cell<Instant>,
     resets: Cell<Resets>,
+    /// Made when it has ended under a request.
+    death: RefCell<Option<Rc<Death>>>,
     /// The driver's task, and when its timer fires next.
     driver: RefCell<Option<Waker>>,
     armed: Cell<Option<Instant>>,
@@ -66,7 +69,7 @@ impl Lease {
     /// by the backend's windows and by 256 KiB.
     ///
     /// # Errors
-    /// `StreamRefused` when the connection went away since the lease was given (nothing was sent: try again, the same
+    /// `GoingAway` when the connection went away since the lease was given (nothing was sent: try again, the same
     /// endpoint included); `ClientMalformed` when HTTP/2 cannot carry the request.
     pub fn send(
         &mut self,
@@ -76,7 +79,7 @@ impl Lease {
         debug_assert!(!self.sent, "a lease is for one stream");
         // A clone of its own: h2 lets a handle wait for at most one stream that the backend's limit holds back.
         let Some(mut sender) = self.connection.sender.borrow().clone() else {
-            return Err(ProxyError::new(Kind::StreamRefused));
+            return Err(ProxyError::new(Kind::GoingAway));
         };
         match sender.send_request(request, end_of_stream) {
             Ok(halves) => {
@@ -87,13 +90,20 @@ impl Lease {
             Err(error) if self.connection.is_lost() => {
                 tracing::debug!(%error, "a leased connection went away before the request was sent");
                 self.connection.retire();
-                Err(ProxyError::new(Kind::StreamRefused))
+                Err(ProxyError::new(Kind::GoingAway))
             }
             Err(error) => {
                 tracing::debug!(%error, "a request that HTTP/2 cannot carry");
                 Err(ProxyError::new(Kind::ClientMalformed))
             }
         }
+    }
+
+    /// The connection has ended under this request. `again` when it can be sent again, on a connection of its own.
+    pub fn lost(&self, blame: &Rc<Blame>, again: bool) -> Rc<Death> {
+        let death = Rc::clone(self.connection.death.borrow_mut().get_or_insert_default());
+        death.involve(blame, again);
+        death
     }
 
     /// Both halves ended with END_STREAM, or the backend had answered in full: the stream's place is free at once.
@@ -126,6 +136,7 @@ impl Connection {
             active: Cell::new(0),
             idle_since: Cell::new(Instant::now()),
             resets: Cell::new(Resets::default()),
+            death: RefCell::new(None),
             driver: RefCell::new(None),
             armed: Cell::new(None),
         })
@@ -154,6 +165,11 @@ impl Connection {
                 );
                 self.retire();
             }
+        }
+        if self.active.get() == 0
+            && let Some(death) = self.death.take()
+        {
+            death.settle(Instant::now().into_std());
         }
         let pool = self.pool.upgrade();
         if let Some(pool) = pool.as_ref().filter(|_| self.open.get()) {

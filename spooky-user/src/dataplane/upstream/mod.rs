@@ -55,6 +55,8 @@ pub struct Pools {
 /// A pool and the settings it was last asked for with, so that the usual comparison is one of pointers.
 struct Named {
     settings: Arc<Settings>,
+    /// Each connection carries one request at a time.
+    alone: bool,
     pool: Rc<Pool>,
 }
 
@@ -87,7 +89,22 @@ impl Pools {
     /// # Cancel safety
     /// Dropping the future gives the place in the queue back; it does not close the connection being opened.
     pub async fn lease(&self, endpoint: &Arc<Endpoint>) -> Result<Lease, ProxyError> {
-        let pool = self.pool(endpoint);
+        self.lease_in(&self.pool(endpoint, false)).await
+    }
+
+    /// The same for a request under which a connection has ended: on a connection that carries nothing else meanwhile, of
+    /// which there are `max_connections` more.
+    ///
+    /// # Errors
+    /// As [`Pools::lease`].
+    ///
+    /// # Cancel safety
+    /// As [`Pools::lease`].
+    pub async fn lease_alone(&self, endpoint: &Arc<Endpoint>) -> Result<Lease, ProxyError> {
+        self.lease_in(&self.pool(endpoint, true)).await
+    }
+
+    async fn lease_in(&self, pool: &Rc<Pool>) -> Result<Lease, ProxyError> {
         match pool.try_lease() {
             Some(lease) => Ok(lease),
             None => pool.wait().await,
@@ -146,22 +163,29 @@ impl Pools {
         self.pools.borrow().values().flatten().map(|named| named.pool.alive()).sum()
     }
 
-    fn pool(&self, endpoint: &Endpoint) -> Rc<Pool> {
+    fn pool(&self, endpoint: &Endpoint, alone: bool) -> Rc<Pool> {
         let mut pools = self.pools.borrow_mut();
         let pools = pools.entry(endpoint.address).or_default();
         let known = pools.iter().find(|named| {
-            Arc::ptr_eq(&named.settings, &endpoint.settings) || named.settings == endpoint.settings
+            named.alone == alone
+                && (Arc::ptr_eq(&named.settings, &endpoint.settings)
+                    || named.settings == endpoint.settings)
         });
         if let Some(named) = known {
             return Rc::clone(&named.pool);
         }
-        let settings = Arc::clone(&endpoint.settings);
+        // A pool's streams are those of its settings.
+        let settings = match alone {
+            true => Arc::new(Settings { max_streams: 1, ..Settings::clone(&endpoint.settings) }),
+            false => Arc::clone(&endpoint.settings),
+        };
         let (metrics, spare) = (Arc::clone(&self.metrics), Rc::clone(&self.spare));
-        let pool = Pool::new(endpoint.address, Arc::clone(&settings), metrics, spare);
+        let pool = Pool::new(endpoint.address, settings, metrics, spare);
         if self.draining.get() {
             pool.drain();
         }
-        pools.push(Named { settings, pool: Rc::clone(&pool) });
+        let settings = Arc::clone(&endpoint.settings);
+        pools.push(Named { settings, alone, pool: Rc::clone(&pool) });
         pool
     }
 }

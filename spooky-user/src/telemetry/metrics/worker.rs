@@ -153,6 +153,10 @@ worker_metrics! {
     pool_full: Counter = Counter::new();
     /// Requests that waited too long for a backend stream.
     pool_timeouts: Counter = Counter::new();
+    /// Requests sent to a backend again.
+    retries: Counter = Counter::new();
+    /// Requests that were not sent again because too many others were.
+    retries_refused: Counter = Counter::new();
 }
 
 impl WorkerMetrics {

@@ -196,8 +196,10 @@ fn http3(http3: &schema::Http3) -> Http3Settings {
         resets: ResetBudget { requests, percent, per_second },
         request_header_timeout: http3.request_header_timeout,
         request_body_timeout: http3.request_body_timeout,
+        request_body_rate: http3.request_body_rate.0,
         response_drain_timeout: http3.response_drain_timeout,
         max_unreadable: http3.max_unreadable.0,
+        max_backend_connections_lost: http3.max_backend_connections_lost,
     }
 }
 

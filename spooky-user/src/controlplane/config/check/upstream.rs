@@ -13,7 +13,9 @@ use crate::controlplane::config::read::Named;
 use crate::controlplane::config::schema;
 use crate::controlplane::config::units::ByteSize;
 use crate::dataplane::balance::{HashOn, Policy};
-use crate::dataplane::upstream::cluster::{HealthCheck, Keepalive, Settings, TlsSettings};
+use crate::dataplane::upstream::cluster::{
+    HealthCheck, Keepalive, RetryBudget, Settings, TlsSettings,
+};
 use crate::dataplane::upstream::tls::Connector;
 
 /// A ring of so many endpoints takes 64 MB at most; beyond that an upstream should be several.
@@ -67,6 +69,10 @@ fn one(
         policy,
         hash_on: hash_on?,
         attempts: upstream.retry.attempts,
+        retry_budget: RetryBudget {
+            percent: upstream.retry.budget.percent.0,
+            min_concurrency: upstream.retry.budget.min_concurrency,
+        },
         settings: Arc::new(settings(checker, &path, upstream, tls)),
         health_check,
         endpoints,

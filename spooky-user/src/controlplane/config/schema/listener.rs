@@ -218,12 +218,20 @@ section! {
         /// answered; afterwards, if the request had a `content-length`, a reset. Raise it where clients of streaming calls
         /// wait in silence for the first answer.
         request_body_timeout: Duration = "10s", "1s" ..= "1h", live;
+        /// Octets of a request's body that have to come each second, on average over `request_body_timeout`, while there is
+        /// room for them and in the same cases; 0B for no such limit. Lower it where clients of streaming calls send little
+        /// and wait for the first answer.
+        request_body_rate: ByteSize = "240B", "0B" ..= "16MiB", live;
         /// Longest time in which a client takes nothing of a response that is ready for it; then its stream is reset.
         response_drain_timeout: Duration = "30s", "1s" ..= "1h", live;
         /// Octets that may have been received and cannot be read for 5 s because earlier ones are missing; above it the
         /// connection is closed with H3_EXCESSIVE_LOAD. Each can take 160 octets of memory when it comes by itself. Danger:
         /// below what is in flight, connections with losses are closed.
         max_unreadable: ByteSize = "128KiB", "64KiB" ..= "64MiB", live;
+        /// Connections to backends that may end under a client's requests in a minute; then its own is closed with
+        /// H3_EXCESSIVE_LOAD. One that clients shared counts as a part of one for each of them, until what they send again, each
+        /// request on a connection of its own, has shown whose it was. 0 for no limit.
+        max_backend_connections_lost: u32 = "3", "0" ..= "1000", live;
     }
 }
 

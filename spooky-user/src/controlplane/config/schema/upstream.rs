@@ -181,9 +181,24 @@ section! {
 section! {
     /// What happens when an endpoint did not take a request.
     pub struct Retry {
-        /// Endpoints one request may be tried at, the first included; 1 is no retry. A request is tried again when no
-        /// backend can have acted on it, or when its method is idempotent and nothing of an answer has come.
+        /// How often one request may be tried, the first time included; 1 is no retry. A request is tried again when no
+        /// backend can have acted on it, or when its method is idempotent and nothing of an answer has come: at another
+        /// endpoint, or over a new connection when its connection ended. What a closing connection gave back unprocessed
+        /// (GOAWAY) is tried three times more.
         attempts: u8 = "2", "1" ..= "10", live;
+        /// How many requests are tried again at once.
+        budget: RetryBudget = "{}";
+    }
+}
+
+section! {
+    /// How many requests of the upstream one worker tries again at once. Those beyond it wait for a place, at most
+    /// `pool.pending_timeout`; then the client gets the answer to the first try. What a closing connection gave back does not count.
+    pub struct RetryBudget {
+        /// Of a hundred requests that are being served.
+        percent: Percent = "20%", "0%" ..= "100%", live;
+        /// So many in any case. With `percent: 0%`, 0 is no retry.
+        min_concurrency: u32 = "3", "0" ..= "1000000", live;
     }
 }
 

@@ -45,7 +45,7 @@ pub struct Stream {
     declared: bool,
     trailers: Option<HeaderMap>,
     opened: Instant,
-    /// Octets of content seen at a look at it, and when there was last progress or none to expect.
+    /// Octets of content seen when there was last progress enough or none to expect, and when that was.
     progress: (u64, Instant),
     /// Octets of the response that QUIC has taken, and pieces without octets.
     taken: u64,
@@ -147,18 +147,20 @@ impl Stream {
         !self.head_sent || now.saturating_duration_since(self.opened) < early
     }
 
-    /// For how long the client has sent nothing although it should. Looked at from time to time.
-    pub fn request_stalled(&mut self, now: Instant) -> Duration {
+    /// For how long the client has sent less than `enough` octets although it should, and how many it has sent in that time.
+    /// Looked at from time to time.
+    pub fn request_stalled(&mut self, enough: u64, now: Instant) -> (Duration, u64) {
         let seen = self.content.seen();
         // Whoever says how much is coming uploads. Without that, and with an answer under way, it may be a conversation.
         let expected = !self.request_over
             && (self.declared || !self.head_sent)
             && self.link.request_room() > 0
             && self.link.failure().is_none();
-        if !expected || self.progress.0 != seen {
+        let came = seen.saturating_sub(self.progress.0);
+        if !expected || came >= enough {
             self.progress = (seen, now);
         }
-        now.saturating_duration_since(self.progress.1)
+        (now.saturating_duration_since(self.progress.1), came)
     }
 
     /// For how long the client has taken nothing of what is ready for it.

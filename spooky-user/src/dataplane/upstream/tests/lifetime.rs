@@ -56,7 +56,7 @@ fn goaway_ends_no_stream_and_starts_none() {
         backend.command(Command::GoAway);
         until("the pool has noticed", || !unused_is_open(&client, &endpoint)).await;
         let error = exchange(unused).await.unwrap_err();
-        assert_eq!(error.kind, Kind::StreamRefused, "nothing was sent: safe to send again");
+        assert_eq!(error.kind, Kind::GoingAway, "nothing was sent: safe to send again");
         let after = client.get(&endpoint);
         until("a new connection", || backend.accepted.get() == 2 && backend.active.get() == 6)
             .await;
@@ -72,7 +72,7 @@ fn goaway_ends_no_stream_and_starts_none() {
 
 /// Is the endpoint's only connection one that takes streams?
 fn unused_is_open(client: &Client, endpoint: &Arc<Endpoint>) -> bool {
-    client.pools.pool(endpoint).try_lease().is_some()
+    client.pools.pool(endpoint, false).try_lease().is_some()
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn a_connection_the_backend_aborts_takes_its_streams_along_but_no_more() {
         backend.command(Command::Abort(Reason::ENHANCE_YOUR_CALM));
         for task in before {
             let kind = outcome(task).await.unwrap_err();
-            assert!(matches!(kind, Kind::ConnectionLost | Kind::StreamRefused), "{kind:?}");
+            assert!(matches!(kind, Kind::ConnectionLost | Kind::GoingAway), "{kind:?}");
         }
         backend.release();
         outcome(client.get(&endpoint)).await.unwrap();
@@ -224,7 +224,7 @@ fn a_backend_that_says_goaway_every_fifty_requests_loses_none() {
                 match outcome(task).await {
                     Ok(_) => {}
                     // Above the last stream of GOAWAY: not processed, so the same endpoint may be asked again.
-                    Err(Kind::StreamRefused) => again.push(client.get(&endpoint)),
+                    Err(Kind::GoingAway) => again.push(client.get(&endpoint)),
                     Err(kind) => panic!("{kind:?}"),
                 }
             }

@@ -17,7 +17,7 @@ use http::{Request, Version};
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::{Instant, timeout};
 
-use super::cluster::{Cluster, Endpoint, Health, Settings};
+use super::cluster::{Cluster, Endpoint, Health, RetryBudget, Settings};
 use super::{Lease, Pools, classify};
 use crate::dataplane::balance::{Balancer, HashOn, Policy};
 use crate::dataplane::exchange::error::{Kind, ProxyError};
@@ -81,6 +81,7 @@ fn cluster(endpoint: &Arc<Endpoint>) -> Arc<Cluster> {
         balancer: Balancer::build(Policy::RoundRobin, [("b1", 1)]),
         hash_on: HashOn::Path,
         attempts: 1,
+        retry_budget: RetryBudget { percent: 20, min_concurrency: 3 },
         settings: Arc::clone(&endpoint.settings),
         health_check: None,
     })

@@ -23,6 +23,7 @@ fn of(names: &[&str], policy: Policy) -> Arc<Cluster> {
         balancer: Balancer::build(policy, names.iter().map(|name| (*name, 1))),
         hash_on: HashOn::Path,
         attempts: 1,
+        retry_budget: RetryBudget { percent: 20, min_concurrency: 3 },
         settings: Arc::clone(&settings),
         health_check: None,
     })

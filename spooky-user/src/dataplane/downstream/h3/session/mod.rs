@@ -4,62 +4,36 @@
 //! no route and no backend. What a client may do and how long it may take is in `sweep`.
 
 mod leave;
+mod shared;
 mod sweep;
 
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use http::HeaderValue;
 use quiche::h3::{self, Event, NameValue};
 
 use self::leave::Leaving;
+pub use self::shared::Shared;
 use super::code;
 use super::intake::{Intake, Received};
 use super::resets::Resets;
 use super::stream::{Flushed, Stream, StreamHasher};
-use crate::codec::field::{self, Answer, Limits, Malformed};
+use crate::codec::field::{self, Answer, Malformed};
 use crate::codec::forwarded;
+use crate::dataplane::exchange::blame::Blame;
 use crate::dataplane::exchange::error::Kind;
 use crate::dataplane::exchange::link::{Link, Outbound};
 use crate::dataplane::exchange::mailbox::Mailbox;
 use crate::dataplane::exchange::{Client, Exchange};
 use crate::dataplane::quic::buffers::Transport;
-use crate::dataplane::quic::settings::{Http3Settings, ResetBudget};
-use crate::id::ListenerId;
-use crate::telemetry::metrics::WorkerMetrics;
 use crate::telemetry::reason::MalformedReason;
 
 /// Streams that may linger before the list is pruned: twice what may usually be open.
 const LINGERING: usize = 256;
-
-/// What all sessions of one listener on one worker share.
-pub struct Shared {
-    /// Limits on field sections.
-    pub limits: Limits,
-    /// Requests after which a connection is told to go away.
-    pub max_requests: u64,
-    /// A request's host has to be the name of the TLS handshake.
-    pub authority_must_match_sni: bool,
-    /// Requests that may end early.
-    pub resets: ResetBudget,
-    /// See [`Http3Settings`].
-    pub header_timeout: Duration,
-    /// See [`Http3Settings`].
-    pub body_timeout: Duration,
-    /// See [`Http3Settings`].
-    pub drain_timeout: Duration,
-    /// See [`Http3Settings`].
-    pub max_unreadable: u64,
-    /// Which listener.
-    pub listener: ListenerId,
-    /// The worker's counters.
-    pub metrics: Arc<WorkerMetrics>,
-    config: h3::Config,
-}
 
 /// The HTTP/3 state of one connection.
 pub struct Session {
@@ -88,57 +62,13 @@ pub struct Session {
     /// When this turn began.
     now: Instant,
     resets: Resets,
+    /// Connections to backends that ended under its requests.
+    blame: Rc<Blame>,
     intake: Intake,
     /// Streams that the client has reset or we have stopped, as counted by QUIC.
     given_up: u64,
     /// The connection was closed for what the client did.
     shut: bool,
-}
-
-// === impl Shared ===
-
-impl Shared {
-    /// For one listener.
-    ///
-    /// # Errors
-    ///
-    /// When quiche cannot allocate.
-    pub fn new(
-        settings: &Http3Settings,
-        listener: ListenerId,
-        metrics: Arc<WorkerMetrics>,
-    ) -> Result<Self, h3::Error> {
-        let mut config = h3::Config::new()?;
-        // quiche closes the whole connection above *its* limit. Ours answers 431 on the stream; the slack lets it.
-        config.set_max_field_section_size(2 * settings.max_field_section_size);
-        config.set_qpack_max_table_capacity(0);
-        config.set_qpack_blocked_streams(0);
-        Ok(Self {
-            limits: Limits {
-                max_section_size: usize::try_from(settings.max_field_section_size)
-                    .unwrap_or(usize::MAX),
-                max_fields: settings.max_fields,
-                max_name: settings.max_field_name_size,
-                max_value: settings.max_field_value_size,
-            },
-            max_requests: settings.max_requests_per_connection,
-            authority_must_match_sni: settings.authority_must_match_sni,
-            resets: settings.resets,
-            header_timeout: settings.request_header_timeout,
-            body_timeout: settings.request_body_timeout,
-            drain_timeout: settings.response_drain_timeout,
-            max_unreadable: settings.max_unreadable,
-            listener,
-            metrics,
-            config,
-        })
-    }
-}
-
-impl std::fmt::Debug for Shared {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared").field("listener", &self.listener).finish_non_exhaustive()
-    }
 }
 
 // === impl Session ===
@@ -175,6 +105,7 @@ impl Session {
             sweep_at: None,
             now: Instant::now(),
             resets,
+            blame: Rc::default(),
             intake: Intake::new(most, Received::default()),
             given_up: 0,
             shut: false,
@@ -315,7 +246,8 @@ impl Session {
         };
         // quiche reports the end of a bodyless request as the next event; the stream tells for sure.
         let end_of_stream = transport.stream_finished(id);
-        Some(Exchange { head, link, client, opened: now, end_of_stream })
+        let blame = Rc::clone(&self.blame);
+        Some(Exchange { head, link, client, blame, opened: now, end_of_stream })
     }
 
     fn forwarded_for(&mut self, address: IpAddr) -> HeaderValue {

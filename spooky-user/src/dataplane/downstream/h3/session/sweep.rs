@@ -71,8 +71,12 @@ impl Session {
     fn end_stalled(&mut self, transport: &mut Transport, now: Instant) {
         let mut untaken = std::mem::take(&mut self.scratch);
         for (id, stream) in &mut self.streams {
-            if stream.request_stalled(now) >= self.shared.body_timeout {
-                self.shared.metrics.limits_reached.inc(LimitReason::RequestBody);
+            let (stalled, came) = stream.request_stalled(self.shared.body_enough, now);
+            if stalled >= self.shared.body_timeout {
+                self.shared.metrics.limits_reached.inc(match came {
+                    0 => LimitReason::RequestBody,
+                    _ => LimitReason::RequestBodyRate,
+                });
                 // The serving task knows whether there is an answer already, and gives one if not.
                 stream.link().fail(Kind::RequestTimeout);
             }
@@ -126,6 +130,10 @@ impl Session {
         self.intake.end(left.map(|octets| octets as u64).sum());
         if let Some(reason) = self.resets.verdict() {
             self.shut(transport, reason);
+        }
+        let most = self.shared.max_backend_connections_lost;
+        if most > 0 && self.blame.is_over(most, self.now) {
+            self.shut(transport, LimitReason::BackendConnectionsLost);
         }
     }
 
