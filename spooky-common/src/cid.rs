@@ -28,10 +28,16 @@
 use crate::siphash::siphash24;
 
 /// Length of every connection ID that spooky issues, in octets: the longest of QUIC version 1 (RFC 9000 s17.2).
+//= https://datatracker.ietf.org/doc/html/draft-ietf-quic-load-balancers-21#section-5.4
+//# In particular, all servers using a configuration MUST consistently add
+//# the same length to each connection ID, to preserve the linkability
+//# objectives of QUIC-LB.
 pub const CID_LEN: usize = 20;
 
 /// How many config ids have a key: 0..=6. Config id 7 is reserved for connection IDs that no host can route
 /// (draft-ietf-quic-load-balancers, "Unroutable Connection IDs"), so it never decodes.
+//= https://datatracker.ietf.org/doc/html/draft-ietf-quic-load-balancers-21#section-3.1
+//# A configuration MUST NOT use the reserved identifier 0b111
 pub const CONFIG_IDS: u8 = 7;
 
 /// What the low five bits of octet 0 say: how many octets follow it.
@@ -60,6 +66,9 @@ pub struct Owner {
 }
 
 /// Octet 0 for `config_id`, of which the low three bits count.
+//= https://datatracker.ietf.org/doc/html/draft-ietf-quic-load-balancers-21#section-3.1
+//# The first three bits of any connection ID MUST encode an identifier for
+//# the configuration that the connection ID uses.
 #[inline(always)]
 #[must_use]
 pub const fn first_octet(config_id: u8) -> u8 {
@@ -75,6 +84,9 @@ pub const fn config_id(first: u8) -> u8 {
 
 /// Writes octets 17 to 19 of `cid`, whose octets 0 to 16 are already final. Bits of `owner.generation` above the low
 /// four are lost.
+//= https://datatracker.ietf.org/doc/html/draft-ietf-quic-load-balancers-21#section-5.4
+//# These bytes MUST NOT provide observers with any information that could
+//# link two connection IDs to the same connection, client, or server.
 #[inline]
 pub fn seal(cid: &mut [u8; CID_LEN], key: &LocalKey, owner: Owner) {
     let hash = hash(cid, key);
@@ -157,6 +169,10 @@ mod tests {
         cid
     }
 
+    //= https://datatracker.ietf.org/doc/html/draft-ietf-quic-load-balancers-21#section-3.1
+    //= type=test
+    //# The first three bits of any connection ID MUST encode an identifier for
+    //# the configuration that the connection ID uses.
     #[test]
     fn known_answer() {
         // Pins the layout: a change of these octets is a change of LAYOUT_VERSION.
@@ -262,6 +278,10 @@ mod tests {
         assert!(most <= 120, "a change of the check passes {most} times of {TRIALS}");
     }
 
+    //= https://datatracker.ietf.org/doc/html/draft-ietf-quic-load-balancers-21#section-5.4
+    //= type=test
+    //# These bytes MUST NOT provide observers with any information that could
+    //# link two connection IDs to the same connection, client, or server.
     #[test]
     fn worker_and_generation_do_not_show() {
         // Octet 17 of one worker's IDs is uniform: chi-squared over 256 cells, 255 degrees of freedom, p > 0.001.

@@ -297,6 +297,26 @@ fn b06_large_heads_and_no_window() {
 }
 
 /// Row B07: what is reserved for extensions is passed over, whatever its size.
+//= https://www.rfc-editor.org/rfc/rfc9114#section-6.2
+//= type=test
+//# Therefore, the transport parameters sent by both clients and servers
+//# MUST allow the peer to create at least three unidirectional streams.
+//= https://www.rfc-editor.org/rfc/rfc9114#section-6.2
+//= type=test
+//# Recipients of unknown stream types MUST either abort reading of the
+//# stream or discard incoming data without further processing.
+//= https://www.rfc-editor.org/rfc/rfc9114#section-6.2
+//= type=test
+//# The recipient MUST NOT consider unknown stream types to be a connection
+//# error of any kind.
+//= https://www.rfc-editor.org/rfc/rfc9114#section-6.2.3
+//= type=test
+//# Endpoints MUST NOT consider these streams to have any meaning upon
+//# receipt.
+//= https://www.rfc-editor.org/rfc/rfc9114#section-7.2.8
+//= type=test
+//# Endpoints MUST NOT consider these frames to have any meaning upon
+//# receipt.
 #[test]
 fn b07_unknown_frames_and_streams_are_passed_over() {
     let scene = scene(json!({}));
@@ -347,6 +367,85 @@ const OTHER_CODES: [(&str, Option<u64>); 2] =
     [("cancel_push_unknown", None), ("settings_truncated", Some(0x999))];
 
 /// Row B09: the critical streams, each mistake with the RFC's code.
+//= https://www.rfc-editor.org/rfc/rfc9114#section-6.2
+//= type=test
+//# A receiver MUST tolerate unidirectional streams being closed or reset
+//# prior to the reception of the unidirectional stream header.
+//= https://www.rfc-editor.org/rfc/rfc9114#section-6.2.1
+//= type=test
+//# If the first frame of the control stream is any other frame type, this
+//# MUST be treated as a connection error of type H3_MISSING_SETTINGS.
+//= https://www.rfc-editor.org/rfc/rfc9114#section-6.2.1
+//= type=test
+//# receipt of a second stream claiming to be a control stream MUST be
+//# treated as a connection error of type H3_STREAM_CREATION_ERROR.
+//= https://www.rfc-editor.org/rfc/rfc9114#section-6.2.1
+//= type=test
+//# If either control stream is closed at any point, this MUST be treated as
+//# a connection error of type H3_CLOSED_CRITICAL_STREAM.
+//= https://www.rfc-editor.org/rfc/rfc9114#section-6.2.2
+//= type=test
+//# Only servers can push; if a server receives a client-initiated push
+//# stream, this MUST be treated as a connection error of type
+//# H3_STREAM_CREATION_ERROR.
+//= https://www.rfc-editor.org/rfc/rfc9114#section-7.1
+//= type=test
+//# A frame payload that contains additional bytes after the identified
+//# fields or a frame payload that terminates before the end of the
+//# identified fields MUST be treated as a connection error of type
+//# H3_FRAME_ERROR.
+//= https://www.rfc-editor.org/rfc/rfc9114#section-7.2.1
+//= type=test
+//# If a DATA frame is received on a control stream, the recipient MUST
+//# respond with a connection error of type H3_FRAME_UNEXPECTED.
+//= https://www.rfc-editor.org/rfc/rfc9114#section-7.2.2
+//= type=test
+//# If a HEADERS frame is received on a control stream, the recipient MUST
+//# respond with a connection error of type H3_FRAME_UNEXPECTED.
+//= https://www.rfc-editor.org/rfc/rfc9114#section-7.2.3
+//= type=test
+//# Receiving a CANCEL_PUSH frame on a stream other than the control stream
+//# MUST be treated as a connection error of type H3_FRAME_UNEXPECTED.
+//= https://www.rfc-editor.org/rfc/rfc9114#section-7.2.3
+//= type=test
+//# If a CANCEL_PUSH frame is received that references a push ID greater
+//# than currently allowed on the connection, this MUST be treated as a
+//# connection error of type H3_ID_ERROR.
+//= https://www.rfc-editor.org/rfc/rfc9114#section-7.2.3
+//= type=test
+//# If a server receives a CANCEL_PUSH frame for a push ID that has not yet
+//# been mentioned by a PUSH_PROMISE frame, this MUST be treated as a
+//# connection error of type H3_ID_ERROR.
+//= https://www.rfc-editor.org/rfc/rfc9114#section-7.2.4
+//= type=test
+//# If an endpoint receives a second SETTINGS frame on the control stream,
+//# the endpoint MUST respond with a connection error of type
+//# H3_FRAME_UNEXPECTED.
+//= https://www.rfc-editor.org/rfc/rfc9114#section-7.2.4.1
+//= type=test
+//# Endpoints MUST NOT consider such settings to have any meaning upon
+//# receipt.
+//= https://www.rfc-editor.org/rfc/rfc9114#section-7.2.4.1
+//= type=test
+//# These reserved settings MUST NOT be sent, and their receipt MUST be
+//# treated as a connection error of type H3_SETTINGS_ERROR.
+//= https://www.rfc-editor.org/rfc/rfc9114#section-7.2.5
+//= type=test
+//# A server MUST treat the receipt of a PUSH_PROMISE frame as a connection
+//# error of type H3_FRAME_UNEXPECTED.
+//= https://www.rfc-editor.org/rfc/rfc9114#section-7.2.7
+//= type=test
+//# Receipt of a MAX_PUSH_ID frame on any other stream MUST be treated as a
+//# connection error of type H3_FRAME_UNEXPECTED.
+//= https://www.rfc-editor.org/rfc/rfc9114#section-7.2.7
+//= type=test
+//# A MAX_PUSH_ID frame cannot reduce the maximum push ID; receipt of a
+//# MAX_PUSH_ID frame that contains a smaller value than previously received
+//# MUST be treated as a connection error of type H3_ID_ERROR.
+//= https://www.rfc-editor.org/rfc/rfc9114#section-5.2
+//= type=test
+//# Receiving a GOAWAY containing a larger identifier than previously
+//# received MUST be treated as a connection error of type H3_ID_ERROR.
 #[test]
 fn b09_control_streams() {
     let scene = scene(json!({}));
@@ -369,6 +468,11 @@ fn b09_control_streams() {
 }
 
 /// Row B10: whatever comes in the packet of a reset, in whatever order: nobody panics, nothing stays.
+//= https://www.rfc-editor.org/rfc/rfc9114#section-8
+//= type=test
+//# Because new error codes can be defined without negotiation (see Section
+//# 9), use of an error code in an unexpected context or receipt of an
+//# unknown error code MUST be treated as equivalent to H3_NO_ERROR.
 #[test]
 fn b10_events_after_a_reset() {
     let budget = json!({ "percent": 100, "requests": 1_000_000, "per_second": 1_000_000 });

@@ -6,6 +6,15 @@ use spooky_tests::scene::{LONG, SOON, Scene, assert_ok};
 
 const H3_MESSAGE_ERROR: u64 = 0x10e;
 
+//= https://www.rfc-editor.org/rfc/rfc9114#section-4.1.2
+//= type=test
+//# Intermediaries that process HTTP requests or responses (i.e., any
+//# intermediary not acting as a tunnel) MUST NOT forward a malformed
+//# request or response.
+//= https://www.rfc-editor.org/rfc/rfc9114#section-4.1.2
+//= type=test
+//# Malformed requests or responses that are detected MUST be treated as a
+//# stream error of type H3_MESSAGE_ERROR.
 #[test]
 fn c01_malformed_messages_are_stream_errors_and_reach_no_backend() {
     let scene = Scene::new(1);
@@ -41,6 +50,19 @@ fn c01_malformed_messages_are_stream_errors_and_reach_no_backend() {
 /// unknown ones, which are ignored. Asserted, so that a version that does it right is noticed.
 const IGNORED_BY_QUICHE: [&str; 1] = ["http2_ping_frame"];
 
+//= https://www.rfc-editor.org/rfc/rfc9114#section-4.1
+//= type=test
+//# Receipt of an invalid sequence of frames MUST be treated as a connection
+//# error of type H3_FRAME_UNEXPECTED.
+//= https://www.rfc-editor.org/rfc/rfc9114#section-7.2.4
+//= type=test
+//# If an endpoint receives a SETTINGS frame on a different stream, the
+//# endpoint MUST respond with a connection error of type
+//# H3_FRAME_UNEXPECTED.
+//= https://www.rfc-editor.org/rfc/rfc9114#section-7.2.8
+//= type=test
+//# These frame types MUST NOT be sent, and their receipt MUST be treated as
+//# a connection error of type H3_FRAME_UNEXPECTED.
 #[test]
 fn b09_broken_framing_closes_its_connection_and_no_other() {
     let scene = Scene::new(1);

@@ -30,6 +30,10 @@ fn count(spooky: &Spooky, name: &str, labels: &[(&str, &str)]) -> f64 {
     spooky.metrics().sum(name, labels)
 }
 
+//= https://www.rfc-editor.org/rfc/rfc9000#section-8.1
+//= type=test
+//# Prior to validating the client address, servers MUST NOT send more than
+//# three times as many bytes as the number of bytes they have received.
 #[test]
 fn a01_an_unvalidated_address_gets_three_times_what_it_sent() {
     let authority = Authority::new();
@@ -100,6 +104,15 @@ fn a02_clients_prove_their_address_when_asked() {
     assert_eq!(count(&scene.spooky, "spooky_addresses_validated_total", &[]), 2.0);
 }
 
+//= https://www.rfc-editor.org/rfc/rfc9000#section-8.1.3
+//= type=test
+//# When a server receives an Initial packet with an address validation
+//# token, it MUST attempt to validate the token, unless it has already
+//# completed address validation.
+//= https://www.rfc-editor.org/rfc/rfc9000#section-8.1.4
+//= type=test
+//# To protect against such attacks, servers MUST ensure that replay of
+//# tokens is prevented or limited.
 #[test]
 fn a03_a_token_is_good_once_from_one_place_for_a_while() {
     let validation = json!({ "mode": "always", "token_ttl": "2s" });

@@ -448,6 +448,15 @@ async def control_streams(context):
         connection._quic.send_stream_data(stream_id, b"\x00" + settings([]))
         connection.transmit()
 
+    def untyped_reset(connection):
+        stream_id = connection._quic.get_next_available_stream_id(is_unidirectional=True)
+        connection._quic._get_or_create_stream_for_send(stream_id)
+        connection._quic.reset_stream(stream_id, 0x100)
+        connection.transmit()
+
+    def on_request(frame):
+        return lambda connection: connection.raw_stream(frame)
+
     reserved = [(0x1F * n + 0x21, n) for n in range(10_000)]
     cases = {
         "no_settings_first": (bare, control(encode_uint_var(0xD) + b"\x01\x00"), [0x10A]),
@@ -477,6 +486,14 @@ async def control_streams(context):
         "second_encoder": (usual, lambda c: uni(c, b"\x02"), [0x103]),
         "second_decoder": (usual, lambda c: uni(c, b"\x03"), [0x103]),
         "push_stream": (usual, lambda c: uni(c, b"\x01\x00"), [0x103]),
+        # RFC 9114 §6.2: a stream that ends, or is reset, before it says what it is.
+        "ended_without_type": (usual, lambda c: uni(c, b"", True), [None]),
+        "reset_without_type": (usual, untyped_reset, [None]),
+        # §7.2.3, §7.2.5, §7.2.7: frames where they may not be.
+        "cancel_push_on_request": (usual, on_request(b"\x03\x01\x00"), [0x105]),
+        "max_push_id_on_request": (usual, on_request(b"\x0d\x01\x00"), [0x105]),
+        "goaway_on_request": (usual, on_request(b"\x07\x01\x00"), [0x105]),
+        "push_promise": (usual, on_request(b"\x05\x01\x00"), [0x105]),
     }
     results = {}
     for name, (start, send, allowed) in cases.items():
@@ -517,7 +534,8 @@ async def after_reset(context):
             for piece in pieces:
                 frames.append(stream_frame(stream_id, offset, piece, end=offset + len(piece) == len(whole)))
                 offset += len(piece)
-            code = encode_uint_var(H3_REQUEST_CANCELLED)
+            # Unknown codes, and those that mean something else, are as good as any (RFC 9114 §8).
+            code = encode_uint_var(context.random.choice([H3_REQUEST_CANCELLED, 0x100, 0x10B, 0x1F * 9 + 0x21, 1 << 40]))
             if context.random.random() < 0.8:
                 frames.append((QuicFrameType.RESET_STREAM, encode_uint_var(stream_id) + code + encode_uint_var(offset)))
             if context.random.random() < 0.5:

@@ -12,8 +12,9 @@ import ssl
 import time
 from dataclasses import dataclass, field
 
+from aioquic.buffer import Buffer
 from aioquic.asyncio.protocol import QuicConnectionProtocol
-from aioquic.h3.connection import FrameType, H3Connection, encode_frame
+from aioquic.h3.connection import FrameType, H3Connection, StreamType, encode_frame
 from aioquic.h3.events import DataReceived, HeadersReceived
 from aioquic.quic import events as quic_events
 from aioquic.quic.configuration import QuicConfiguration
@@ -96,15 +97,33 @@ class Http(H3Connection):
 
     def __init__(self, quic):
         self.goaways = 0
+        # What has come on the peer's control stream, its type included.
+        self.control = b""
         self.on_goaway = lambda goaways: None
         super().__init__(quic)
 
     def _check_control_frame_type(self, frame_type):
-        # aioquic skips what is in a GOAWAY: that there was one is seen here, the request IDs are not.
+        # aioquic skips what is in a GOAWAY: that there was one is seen here, its request ID in `goaway_ids`.
         super()._check_control_frame_type(frame_type)
         if frame_type == FrameType.GOAWAY:
             self.goaways += 1
             self.on_goaway(self.goaways)
+
+    def _receive_stream_data_uni(self, stream, data, stream_ended):
+        events = super()._receive_stream_data_uni(stream, data, stream_ended)
+        if stream.stream_type == StreamType.CONTROL:
+            self.control += data
+        return events
+
+    def goaway_ids(self):
+        """The request ID of each GOAWAY, in the order of their coming."""
+        buffer, ids = Buffer(data=self.control), []
+        buffer.pull_uint_var()
+        while not buffer.eof():
+            frame_type, payload = buffer.pull_uint_var(), buffer.pull_bytes(buffer.pull_uint_var())
+            if frame_type == FrameType.GOAWAY:
+                ids.append(Buffer(data=payload).pull_uint_var())
+        return ids
 
     def _check_content_length(self, stream):
         # A wrong length is for the test to judge; HEAD has a length and no body.

@@ -225,7 +225,7 @@ async def drain(context):
         pass
     return {
         "answers": answers,
-        "goaways": connection.http.goaways,
+        "goaways": connection.http.goaway_ids(),
         "late": late,
         "closed_with": connection.closed_with,
     }

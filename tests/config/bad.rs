@@ -4,6 +4,9 @@ use std::fs;
 
 use crate::{Folder, compare, repository};
 
+//= https://datatracker.ietf.org/doc/html/draft-ietf-quic-load-balancers-21#section-3.1
+//= type=test
+//# A configuration MUST NOT use the reserved identifier 0b111
 #[test]
 fn every_mistake_gets_its_message() {
     let folder = Folder::new();

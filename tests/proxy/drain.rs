@@ -8,6 +8,16 @@ use spooky_tests::scene::{SOON, Scene, Turn, assert_ok};
 
 const H3_REQUEST_REJECTED: u64 = 0x10b;
 
+//= https://www.rfc-editor.org/rfc/rfc9114#section-4.1.1
+//= type=test
+//# Servers MUST NOT use the H3_REQUEST_REJECTED error code for requests
+//# that were partially or fully processed.
+//= https://www.rfc-editor.org/rfc/rfc9114#section-5.2
+//= type=test
+//# An endpoint MAY send multiple GOAWAY frames indicating different
+//# identifiers, but the identifier in each frame MUST NOT be greater than
+//# the identifier in any previous frame, since clients might already have
+//# retried unprocessed requests on another HTTP connection.
 #[test]
 fn what_is_in_flight_ends_and_what_comes_later_is_rejected() {
     let mut scene = Scene::new(1);
@@ -24,6 +34,8 @@ fn what_is_in_flight_ends_and_what_comes_later_is_rejected() {
     let answers = result["answers"].as_array().cloned().unwrap_or_default();
     assert_eq!(answers.len(), 30);
     answers.iter().for_each(assert_ok);
+    // First any ID, so that nobody begins anew; then the first that was not seen: 30 requests, and one more before them.
+    assert_eq!(result["goaways"], json!([(1_u64 << 62) - 4, 4 * 31]));
     let late = &result["late"];
     assert_eq!((&late["end"], &late["reset_code"]), (&json!("reset"), &json!(H3_REQUEST_REJECTED)));
     assert_eq!(result["closed_with"], 0x100, "H3_NO_ERROR: {result:#}");

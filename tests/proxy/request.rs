@@ -79,6 +79,10 @@ fn every_final_status_passes_through() {
     }
 }
 
+//= https://www.rfc-editor.org/rfc/rfc9114#section-4.1
+//= type=test
+//# After sending a final response, the server MUST close the stream for
+//# sending.
 #[test]
 fn an_answer_of_one_field_section_ends_the_stream() {
     let scene = Scene::new(1);

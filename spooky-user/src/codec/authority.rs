@@ -42,6 +42,9 @@ impl Authority {
     ///
     /// # Errors
     /// [`AuthorityError`], see there.
+    //= https://www.rfc-editor.org/rfc/rfc9114#section-4.3.1
+    //# The authority MUST NOT include the deprecated userinfo subcomponent for
+    //# URIs of scheme "http" or "https".
     pub fn parse(bytes: &[u8], default_port: u16) -> Result<Self, AuthorityError> {
         if bytes.contains(&b'@') {
             return Err(AuthorityError::Userinfo);

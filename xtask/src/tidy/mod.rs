@@ -1,8 +1,9 @@
 //! `tidy`: what the compiler does not check. Layers against the table in
 //! docs/codex/architecture.md, file and function size, module docs, marks left behind, panics on
-//! bytes from the network, `unsafe` and its reasons, links, the top level. Reads the tree only;
-//! takes well under a second.
+//! bytes from the network, `unsafe` and its reasons, RFC annotations, links, the top level. Reads
+//! the tree only; takes well under a second.
 
+mod annotations;
 mod layers;
 mod links;
 mod shape;
@@ -56,10 +57,11 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     if let Some(argument) = arguments.first() {
         return Err(Failure::unknown_argument(argument));
     }
-    let findings = check(root())?;
+    let (findings, counts) = check(root())?;
     for finding in &findings {
         say(finding);
     }
+    counts.iter().for_each(say);
     let errors = findings.iter().filter(|finding| finding.level == Level::Error).count();
     if errors > 0 {
         return Err(Failure::new(format!("{errors} errors; docs/development/style.md says why")));
@@ -68,8 +70,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Everything that is wrong in the tree at `root`.
-fn check(root: &Path) -> Result<Vec<Finding>, Failure> {
+/// Everything that is wrong in the tree at `root`, and what was counted.
+fn check(root: &Path) -> Result<(Vec<Finding>, Vec<String>), Failure> {
     let files = tree::files(root)?;
     let mut findings = tree::top_level(&files);
     let read = |path: &str| {
@@ -81,18 +83,24 @@ fn check(root: &Path) -> Result<Vec<Finding>, Failure> {
         Err(failure) => Err(failure.to_string()),
     };
     let table = table.map_err(Failure::new)?;
+    let mut annotations = annotations::Annotations::default();
     for path in &files {
         if path.ends_with(".rs") {
             let source = Source::new(path, &read(path)?);
             findings.extend(shape::check(&source));
             findings.extend(words::check(&source));
             findings.extend(layers::check(&table, &source));
+            annotations.source(&source);
         } else if path.ends_with(".md") {
             findings.extend(links::check(root, path, &read(path)?));
+        } else if path.starts_with(annotations::LISTS) {
+            annotations.list(path, &read(path)?);
         }
     }
     findings.extend(table.unused(&files));
-    Ok(findings)
+    let (quotes, counts) = annotations.finish();
+    findings.extend(quotes);
+    Ok((findings, counts))
 }
 
 #[cfg(test)]
@@ -101,7 +109,7 @@ mod tests {
 
     #[test]
     fn this_tree_is_tidy() {
-        let findings = check(root()).expect("the tree can be read");
+        let (findings, _) = check(root()).expect("the tree can be read");
         let errors: Vec<String> = findings
             .iter()
             .filter(|finding| finding.level == Level::Error)

@@ -10,6 +10,8 @@ mod section;
 #[cfg(test)]
 mod oracle;
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;
 
 use http::header::{CONTENT_LENGTH, HeaderName};
@@ -129,7 +131,9 @@ pub fn request_head<'a>(
         if name.first() == Some(&b':') {
             //= https://www.rfc-editor.org/rfc/rfc9114#section-4.3
             //# All pseudo-header fields MUST appear in the header section before
-            //# regular header fields.
+            //# regular header fields. Any request or response that contains a
+            //# pseudo-header field that appears in a header section after a regular
+            //# header field MUST be treated as malformed.
             if regular_seen {
                 return Err(Malformed::PseudoLate);
             }
@@ -176,6 +180,9 @@ pub fn response_head<'a>(
             }
         }
     }
+    //= https://www.rfc-editor.org/rfc/rfc9114#section-4.3.2
+    //# This pseudo-header field MUST be included in all responses; otherwise,
+    //# the response is malformed (see Section 4.1.2).
     let status = parse_status(status.ok_or(Malformed::PseudoMissing)?)?;
     Ok(ResponseHead {
         status,
@@ -197,6 +204,12 @@ pub fn trailers<'a>(
     let mut collected = Collected::new(Sender::Client);
     for (name, value) in fields {
         meter.field(name, value)?;
+        //= https://www.rfc-editor.org/rfc/rfc9114#section-4.1
+        //# On a given stream, receipt of multiple requests or receipt of an
+        //# additional HTTP response following a final HTTP response MUST be treated
+        //# as malformed.
+        //= https://www.rfc-editor.org/rfc/rfc9114#section-4.3
+        //# Pseudo-header fields MUST NOT appear in trailer sections.
         // A name that begins with a colon is no token: pseudo-header fields are refused here too.
         collected
             .field(name, value)
@@ -238,6 +251,9 @@ impl<'a> RequestPseudo<'a> {
     //= https://www.rfc-editor.org/rfc/rfc9114#section-4.3
     //# Endpoints MUST treat a request or response that contains undefined or
     //# invalid pseudo-header fields as malformed.
+    //= https://www.rfc-editor.org/rfc/rfc9114#section-4.3
+    //# Pseudo-header fields defined for requests MUST NOT appear in responses;
+    //# pseudo-header fields defined for responses MUST NOT appear in requests.
     fn field(&mut self, name: &[u8], value: &'a [u8]) -> Result<(), Malformed> {
         let slot = match name {
             b":method" => &mut self.method,
@@ -272,6 +288,10 @@ impl<'a> RequestPseudo<'a> {
             return Err(Malformed::PseudoProhibited);
         }
         let authority = parse_authority(self.authority, host, scheme)?;
+        //= https://www.rfc-editor.org/rfc/rfc9114#section-4.3.1
+        //# This pseudo-header field MUST NOT be empty for "http" or "https" URIs;
+        //# "http" or "https" URIs that do not contain a path component MUST include
+        //# a value of / (ASCII 0x2f).
         let target = match path {
             b"*" if method == b"OPTIONS" => Target::asterisk(),
             _ => Target::parse(path)?,
@@ -282,6 +302,8 @@ impl<'a> RequestPseudo<'a> {
     }
 
     /// CONNECT has `:authority` alone (RFC 9114 §4.4); with `:protocol` it has all of them (RFC 9220).
+    //= https://www.rfc-editor.org/rfc/rfc9114#section-4.4
+    //# A CONNECT request MUST be constructed as follows:
     fn connect(&self) -> Malformed {
         match (self.protocol, self.scheme, self.path, self.authority) {
             (None, None, None, Some(_)) | (Some(_), Some(_), Some(_), Some(_)) => {
@@ -299,8 +321,11 @@ fn parse_scheme(value: &[u8]) -> Result<Scheme, Malformed> {
 }
 
 //= https://www.rfc-editor.org/rfc/rfc9114#section-4.3.1
-//# If these fields are present, they MUST NOT be empty. If both fields are present, they MUST
-//# contain the same value.
+//# If the :scheme pseudo-header field identifies a scheme that has a
+//# mandatory authority component (including "http" and "https"), the
+//# request MUST contain either an :authority pseudo-header field or a
+//# Host header field. If these fields are present, they MUST NOT be
+//# empty. If both fields are present, they MUST contain the same value.
 fn parse_authority(
     authority: Option<&[u8]>,
     host: Option<&[u8]>,

@@ -86,9 +86,16 @@ impl Collected {
     pub(super) fn field(&mut self, name: &[u8], value: &[u8]) -> Result<(), Malformed> {
         check_name(name, self.sender)?;
         check_value(value)?;
+        //= https://www.rfc-editor.org/rfc/rfc9114#section-4.2
+        //# any message containing connection-specific fields MUST be treated as
+        //# malformed.
+        //= https://www.rfc-editor.org/rfc/rfc9114#section-4.1
+        //# the Transfer-Encoding header field MUST NOT be used.
         if CONNECTION_SPECIFIC.contains(&name) {
             return Err(Malformed::ConnectionSpecific);
         }
+        //= https://www.rfc-editor.org/rfc/rfc9114#section-4.2
+        //# when it is, it MUST NOT contain any value other than "trailers".
         match name {
             b"te" if !value.eq_ignore_ascii_case(b"trailers") => return Err(Malformed::Te),
             b"te" => {
@@ -129,6 +136,9 @@ pub(super) fn parse_content_length(value: &[u8]) -> Option<u64> {
 }
 
 /// A token (RFC 9110 §5.6.2) without upper-case letters (RFC 9114 §4.2).
+//= https://www.rfc-editor.org/rfc/rfc9114#section-4.2
+//# A request or response containing uppercase characters in field names
+//# MUST be treated as malformed.
 fn check_name(name: &[u8], sender: Sender) -> Result<(), Malformed> {
     if name.is_empty() || !name.iter().all(|byte| is_token(*byte) && !byte.is_ascii_uppercase()) {
         return Err(Malformed::FieldName);

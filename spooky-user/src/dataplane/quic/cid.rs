@@ -13,6 +13,10 @@ use ring::rand::{SecureRandom, SystemRandom};
 use spooky_common::cid::{self, CID_LEN, LocalKey, Owner};
 
 /// An issued connection ID.
+//= https://www.rfc-editor.org/rfc/rfc9000#section-10.3.2
+//# An endpoint that uses this design MUST either use the same connection ID
+//# length for all connections or encode the length of the connection ID
+//# such that it can be recovered without state.
 pub type Cid = [u8; CID_LEN];
 
 /// Secrets of one connection-ID configuration. The same in every worker; kept across restarts when read from a file.
@@ -123,12 +127,36 @@ impl Issuer {
     }
 
     /// A new ID of this worker. Never the same twice: worker and generation are inside the block, the nonce counts up.
+    //= https://www.rfc-editor.org/rfc/rfc9000#section-10.3.2
+    //# This method for choosing the stateless reset token means that the
+    //# combination of connection ID and static key MUST NOT be used for another
+    //# connection.
+    //= https://www.rfc-editor.org/rfc/rfc9000#section-10.3.2
+    //# A connection ID from a connection that is reset by revealing the
+    //# stateless reset token MUST NOT be reused for new connections at nodes
+    //# that share a static key.
+    //= https://datatracker.ietf.org/doc/html/draft-ietf-quic-load-balancers-21#section-9.6
+    //# Whether or not it implements the counter method, the server MUST NOT
+    //# reuse a nonce until it switches to a configuration with new keys.
+    //= https://datatracker.ietf.org/doc/html/draft-ietf-quic-load-balancers-21#section-5.4.1
+    //# When the nonce length and server ID length sum to exactly 16 octets, the
+    //# server MUST use a single-pass encryption algorithm.
     #[must_use]
     pub fn issue(&self) -> Cid {
         let nonce = self.nonce.get().wrapping_add(1);
         self.nonce.set(nonce);
         let mut block = [0; 16];
         let (head, tail) = block.split_at_mut(5);
+        //= https://datatracker.ietf.org/doc/html/draft-ietf-quic-load-balancers-21#section-5.1
+        //# The configuration agent chooses a server ID length for each
+        //# configuration that MUST be at least one octet.
+        //= https://datatracker.ietf.org/doc/html/draft-ietf-quic-load-balancers-21#section-5.3
+        //# The server ID length MUST be at least 1 octet.
+        //= https://datatracker.ietf.org/doc/html/draft-ietf-quic-load-balancers-21#section-5.3
+        //# The nonce length MUST be at least 4 octets.
+        //= https://datatracker.ietf.org/doc/html/draft-ietf-quic-load-balancers-21#section-5.3
+        //# As QUIC version 1 limits connection IDs to 20 octets, the server ID and
+        //# nonce lengths MUST sum to 19 octets or less.
         head.copy_from_slice(&[
             self.server_id[0],
             self.server_id[1],
@@ -175,6 +203,11 @@ impl Issuer {
 
     /// The stateless reset token of an ID (RFC 9000 §10.3.2): the same in every worker and after a restart with the
     /// same keys.
+    //= https://www.rfc-editor.org/rfc/rfc9000#section-10.3.2
+    //# The stateless reset token MUST be difficult to guess.
+    //= https://www.rfc-editor.org/rfc/rfc9000#section-10.3.2
+    //# The same stateless reset token MUST NOT be used for multiple connection
+    //# IDs.
     #[must_use]
     pub fn reset_token(&self, cid: &[u8]) -> [u8; 16] {
         let tag = hmac::sign(&self.reset_key, cid);
@@ -195,5 +228,109 @@ impl Issuer {
 impl fmt::Debug for Issuer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Issuer").field("owner", &self.owner).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use aes::Aes128Dec;
+    use aes::cipher::BlockCipherDecrypt;
+
+    use super::*;
+
+    const OWNER: Owner = Owner { worker: 3, generation: 1 };
+
+    /// Server ID and nonce of an ID, as a load balancer with the key reads them.
+    fn decrypted(cid: &Cid, key: &[u8; 16]) -> ([u8; 3], [u8; 13]) {
+        let block: [u8; 16] = cid[1..17].try_into().unwrap();
+        let mut block = block.into();
+        Aes128Dec::new(&(*key).into()).decrypt_block(&mut block);
+        (block[..3].try_into().unwrap(), block[3..].try_into().unwrap())
+    }
+
+    //= https://datatracker.ietf.org/doc/html/draft-ietf-quic-load-balancers-21#section-3.1
+    //= type=test
+    //# The first three bits of any connection ID MUST encode an identifier for
+    //# the configuration that the connection ID uses.
+    //= https://datatracker.ietf.org/doc/html/draft-ietf-quic-load-balancers-21#section-5.1
+    //= type=test
+    //# The configuration agent chooses a server ID length for each
+    //# configuration that MUST be at least one octet.
+    //= https://datatracker.ietf.org/doc/html/draft-ietf-quic-load-balancers-21#section-5.3
+    //= type=test
+    //# The nonce length MUST be at least 4 octets.
+    //= https://datatracker.ietf.org/doc/html/draft-ietf-quic-load-balancers-21#section-5.3
+    //= type=test
+    //# The server ID length MUST be at least 1 octet.
+    //= https://datatracker.ietf.org/doc/html/draft-ietf-quic-load-balancers-21#section-5.3
+    //= type=test
+    //# As QUIC version 1 limits connection IDs to 20 octets, the server ID and
+    //# nonce lengths MUST sum to 19 octets or less.
+    //= https://datatracker.ietf.org/doc/html/draft-ietf-quic-load-balancers-21#section-5.4
+    //= type=test
+    //# In particular, all servers using a configuration MUST consistently add
+    //# the same length to each connection ID, to preserve the linkability
+    //# objectives of QUIC-LB.
+    //= https://datatracker.ietf.org/doc/html/draft-ietf-quic-load-balancers-21#section-5.4.1
+    //= type=test
+    //# When the nonce length and server ID length sum to exactly 16 octets, the
+    //# server MUST use a single-pass encryption algorithm.
+    //= https://datatracker.ietf.org/doc/html/draft-ietf-quic-load-balancers-21#section-9.6
+    //= type=test
+    //# Whether or not it implements the counter method, the server MUST NOT
+    //# reuse a nonce until it switches to a configuration with new keys.
+    //= https://www.rfc-editor.org/rfc/rfc9000#section-10.3.2
+    //= type=test
+    //# An endpoint that uses this design MUST either use the same connection ID
+    //# length for all connections or encode the length of the connection ID
+    //# such that it can be recovered without state.
+    //= https://www.rfc-editor.org/rfc/rfc9000#section-10.3.2
+    //= type=test
+    //# This method for choosing the stateless reset token means that the
+    //# combination of connection ID and static key MUST NOT be used for another
+    //# connection.
+    //= https://www.rfc-editor.org/rfc/rfc9000#section-10.3.2
+    //= type=test
+    //# A connection ID from a connection that is reset by revealing the
+    //# stateless reset token MUST NOT be reused for new connections at nodes
+    //# that share a static key.
+    #[test]
+    fn a_load_balancer_reads_the_server_and_a_nonce_that_never_comes_twice() {
+        let secrets = Secrets::from_bytes(5, [0xa1, 0xb2, 0xc3], &[7; 32]);
+        let mut nonces = HashSet::new();
+        // Two workers, each of them started twice with the same secrets.
+        for worker in [0, 0, 255, 255] {
+            let issuer = Issuer::new(&secrets, Owner { worker, generation: 1 });
+            for _ in 0..10_000 {
+                let cid = issuer.issue();
+                let (server, nonce) = decrypted(&cid, &secrets.block_key);
+                assert_eq!((cid[0] >> 5, cid[0] & 0x1f, server), (5, 19, secrets.server_id));
+                assert!(nonces.insert(nonce));
+            }
+        }
+    }
+
+    //= https://www.rfc-editor.org/rfc/rfc9000#section-10.3.2
+    //= type=test
+    //# The stateless reset token MUST be difficult to guess.
+    //= https://www.rfc-editor.org/rfc/rfc9000#section-10.3.2
+    //= type=test
+    //# The same stateless reset token MUST NOT be used for multiple connection
+    //# IDs.
+    #[test]
+    fn tokens_differ_and_are_the_same_again_after_a_restart() {
+        let secrets = Secrets::from_bytes(0, [0; 3], &[7; 32]);
+        let issuer = Issuer::new(&secrets, OWNER);
+        let cids: Vec<Cid> = (0..10_000).map(|_| issuer.issue()).collect();
+        let tokens: HashSet<[u8; 16]> = cids.iter().map(|cid| issuer.reset_token(cid)).collect();
+        assert_eq!(tokens.len(), cids.len());
+        let again = Issuer::new(&secrets, Owner { worker: 9, generation: 2 });
+        let other = Issuer::new(&Secrets::from_bytes(0, [0; 3], &[8; 32]), OWNER);
+        for cid in &cids {
+            assert_eq!(again.reset_token(cid), issuer.reset_token(cid));
+            assert_ne!(other.reset_token(cid), issuer.reset_token(cid));
+        }
     }
 }

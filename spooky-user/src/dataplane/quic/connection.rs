@@ -42,6 +42,10 @@ pub struct Connection<S> {
     pub first_cid: Cid,
     /// Where the client is and was.
     migration: Migration,
+    /// The last ID we gave it.
+    newest_cid: Cid,
+    /// IDs under a former configuration for which a new one is to be issued.
+    renewals: usize,
     /// What may be sent where.
     pub(super) credit: Credit,
     /// Whose connection this is, for the limit of each source.
@@ -102,6 +106,8 @@ impl<S> Connection<S> {
             original: Some(original),
             first_cid,
             migration: Migration::new(path, settings.paths, paths_max, now),
+            newest_cid: first_cid,
+            renewals: 0,
             credit: Credit::new(path.peer, validated),
             source: Source::of(path.peer.ip()),
             half_open: true,
@@ -157,6 +163,9 @@ impl<S> Connection<S> {
             self.handshake_deadline = None;
             if !self.transport.is_established() && !self.transport.is_closed() {
                 metrics.handshakes_failed.inc(HandshakeFailure::Timeout);
+                //= https://www.rfc-editor.org/rfc/rfc9000#section-10.3
+                //# An endpoint that wishes to communicate a fatal connection error MUST use
+                //# a CONNECTION_CLOSE frame if it is able.
                 // An unvalidated peer gets no more than RFC 9000 §8.1 allows; quiche sends the close within it.
                 let _ = self.transport.close(false, 0, b"handshake timeout");
                 self.abandoned = self.credit.datagram() == Some(0);
@@ -217,19 +226,41 @@ impl<S> Connection<S> {
         self.credit.validate();
     }
 
-    /// Gives the client spare IDs, so that it can migrate without being linked (RFC 9000 §5.1.1, §9.5).
-    /// Returns those that are new.
+    /// Gives the client spare IDs, so that it can migrate without being linked (RFC 9000 §5.1.1, §9.5), and under another
+    /// configuration than before others for all that it has. Returns those that are new.
     pub(super) fn issue_spares(&mut self, issuer: &Issuer, most: u64, new: &mut Vec<Cid>) {
-        while self.transport.scids_left() > 0 && (self.transport.active_scids() as u64) < most {
-            let cid = issuer.issue();
-            let token = u128::from_be_bytes(issuer.reset_token(&cid));
-            let id = quiche::ConnectionId::from_ref(&cid);
-            if self.transport.new_scid(&id, token, false).is_err() {
-                return;
-            }
-            self.issued.push(cid);
-            new.push(cid);
+        //= https://datatracker.ietf.org/doc/html/draft-ietf-quic-load-balancers-21#section-3.1
+        //# Servers MUST NOT generate new connection IDs using an old configuration
+        //# after receiving a new one from the configuration agent.
+        //= https://datatracker.ietf.org/doc/html/draft-ietf-quic-load-balancers-21#section-3.1
+        //# Servers MUST use that QUIC version's methods to update the client with
+        //# CIDs (e.g., NEW_CONNECTION_ID frames) using the new configuration and
+        //# retire CIDs using the old configuration.
+        if issuer.reads(&self.newest_cid).is_none() {
+            self.renewals = self.transport.active_scids() + self.transport.scids_left();
         }
+        while self.renewals > 0 && self.issue(issuer, true, new) {
+            self.renewals -= 1;
+        }
+        while self.transport.scids_left() > 0
+            && (self.transport.active_scids() as u64) < most
+            && self.issue(issuer, false, new)
+        {}
+    }
+
+    /// Issues one ID; with `retire`, the oldest is asked back when there are as many as may be. Whether it was issued: quiche
+    /// waits for those that were asked back before.
+    fn issue(&mut self, issuer: &Issuer, retire: bool, new: &mut Vec<Cid>) -> bool {
+        let cid = issuer.issue();
+        let token = u128::from_be_bytes(issuer.reset_token(&cid));
+        let id = quiche::ConnectionId::from_ref(&cid);
+        if self.transport.new_scid(&id, token, retire).is_err() {
+            return false;
+        }
+        self.newest_cid = cid;
+        self.issued.push(cid);
+        new.push(cid);
+        true
     }
 
     /// Reports once a second, so that the figures of a long connection do not wait for its end.

@@ -141,6 +141,9 @@ impl Migration {
             return true;
         }
         if let Some(left) = self.left.iter_mut().find(|left| left.path == path) {
+            //= https://www.rfc-editor.org/rfc/rfc9000#section-8.2.2
+            //# A PATH_RESPONSE frame MUST be sent on the network path where the
+            //# PATH_CHALLENGE frame was received.
             // The client is still there too: answers go there (RFC 9000 §8.2.2).
             left.silent = false;
             return true;

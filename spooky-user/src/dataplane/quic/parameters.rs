@@ -4,6 +4,9 @@ use super::settings::{Congestion, QuicSettings};
 
 /// HTTP/3 needs three unidirectional streams of the client's: control and two of QPACK (RFC 9114 §6.2). The rest is for
 /// reserved stream types, which a client may open and we ignore.
+//= https://www.rfc-editor.org/rfc/rfc9114#section-6.2
+//# Therefore, the transport parameters sent by both clients and servers
+//# MUST allow the peer to create at least three unidirectional streams.
 const UNI_STREAMS: u64 = 16;
 /// Those streams carry settings and little else.
 const UNI_WINDOW: u64 = 16 << 10;

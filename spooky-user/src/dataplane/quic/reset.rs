@@ -59,6 +59,10 @@ pub(super) const fn may_answer(trigger_size: usize) -> bool {
 //# An endpoint MUST ensure that every Stateless Reset that it sends is
 //# smaller than the packet that triggered it, unless it maintains state
 //# sufficient to prevent looping.
+//= https://www.rfc-editor.org/rfc/rfc9000#section-10.3
+//# An endpoint MUST NOT send a Stateless Reset that is three times or more
+//# larger than the packet it receives to avoid being used for
+//# amplification.
 pub(super) fn write(
     issuer: &Issuer,
     cid: &[u8],
@@ -72,6 +76,9 @@ pub(super) fn write(
     let out = out.get_mut(..size)?;
     issuer.fill_random(out);
     let (head, tail) = out.split_at_mut(size - 16);
+    //= https://www.rfc-editor.org/rfc/rfc9000#section-10.3
+    //# Endpoints MUST send Stateless Resets formatted as a packet with a short
+    //# header.
     // Header form 0, fixed bit 1: a short header.
     if let Some(first) = head.first_mut() {
         *first = 0x40 | (*first & 0x3f);
@@ -93,6 +100,20 @@ mod tests {
         Issuer::new(&Secrets::random(0, [0; 3]), Owner { worker: 1, generation: 2 })
     }
 
+    //= https://www.rfc-editor.org/rfc/rfc9000#section-10.3
+    //= type=test
+    //# An endpoint MUST NOT send a Stateless Reset that is three times or more
+    //# larger than the packet it receives to avoid being used for
+    //# amplification.
+    //= https://www.rfc-editor.org/rfc/rfc9000#section-10.3
+    //= type=test
+    //# Endpoints MUST send Stateless Resets formatted as a packet with a short
+    //# header.
+    //= https://www.rfc-editor.org/rfc/rfc9000#section-10.3.3
+    //= type=test
+    //# An endpoint MUST ensure that every Stateless Reset that it sends is
+    //# smaller than the packet that triggered it, unless it maintains state
+    //# sufficient to prevent looping.
     #[test]
     fn a_reset_is_smaller_than_its_trigger_and_ends_in_the_token() {
         let issuer = issuer();

@@ -15,6 +15,10 @@ use ring::hmac;
 
 use super::cid::Cid;
 
+//= https://www.rfc-editor.org/rfc/rfc9000#section-8.1.1
+//# A token sent in a NEW_TOKEN frame or a Retry packet MUST be constructed
+//# in a way that allows the server to identify how it was provided to a
+//# client.
 const VERSION: u8 = 1;
 const TAG_LEN: usize = 16;
 /// Octets before the original destination connection ID.
@@ -106,6 +110,9 @@ impl Tokens {
             return Err(Invalid::Forged);
         }
         let lifetime = u64::try_from(self.lifetime.as_millis()).unwrap_or(u64::MAX);
+        //= https://www.rfc-editor.org/rfc/rfc9000#section-8.1.4
+        //# To protect against such attacks, servers MUST ensure that replay of
+        //# tokens is prevented or limited.
         // A token of a clock that runs ahead a little is as good as a fresh one.
         if now_ms.saturating_sub(minted) > lifetime || minted.saturating_sub(now_ms) > lifetime {
             return Err(Invalid::Expired);
@@ -113,6 +120,11 @@ impl Tokens {
         Ok(original)
     }
 
+    //= https://www.rfc-editor.org/rfc/rfc9000#section-8.1.4
+    //# An address validation token MUST be difficult to guess.
+    //= https://www.rfc-editor.org/rfc/rfc9000#section-8.1.4
+    //# For this design to work, the token MUST be covered by integrity
+    //# protection against modification or falsification by clients.
     fn tag(&self, signed: &[u8], peer: SocketAddr, cid: &Cid, minted_ms: u64) -> hmac::Tag {
         let hour = hmac::sign(&self.key, &(minted_ms / HOUR_MS).to_be_bytes());
         let mut context =
@@ -122,6 +134,9 @@ impl Tokens {
             IpAddr::V4(address) => address.to_ipv6_mapped(),
             IpAddr::V6(address) => address,
         };
+        //= https://www.rfc-editor.org/rfc/rfc9000#section-8.1.4
+        //# If the client IP address has changed, the server MUST adhere to the
+        //# anti-amplification limit; see Section 8.
         context.update(&address.octets());
         context.update(&peer.port().to_be_bytes());
         context.update(cid);
@@ -192,6 +207,11 @@ mod tests {
         Original::new(b"12345678").unwrap()
     }
 
+    //= https://www.rfc-editor.org/rfc/rfc9000#section-8.1.1
+    //= type=test
+    //# A token sent in a NEW_TOKEN frame or a Retry packet MUST be constructed
+    //# in a way that allows the server to identify how it was provided to a
+    //# client.
     #[test]
     fn a_token_names_the_first_id_of_its_client() {
         let token = tokens().mint(original(), peer(), &CID, NOW);
@@ -204,6 +224,10 @@ mod tests {
         assert_eq!(tokens().read(token.as_bytes(), mapped, &CID, NOW), Ok(original()));
     }
 
+    //= https://www.rfc-editor.org/rfc/rfc9000#section-8.1.4
+    //= type=test
+    //# If the client IP address has changed, the server MUST adhere to the
+    //# anti-amplification limit; see Section 8.
     #[test]
     fn it_is_bound_to_address_port_and_id() {
         let token = tokens().mint(original(), peer(), &CID, NOW);
@@ -216,6 +240,13 @@ mod tests {
         assert_eq!(other.read(token.as_bytes(), peer(), &CID, NOW), Err(Invalid::Forged));
     }
 
+    //= https://www.rfc-editor.org/rfc/rfc9000#section-8.1.4
+    //= type=test
+    //# An address validation token MUST be difficult to guess.
+    //= https://www.rfc-editor.org/rfc/rfc9000#section-8.1.4
+    //= type=test
+    //# For this design to work, the token MUST be covered by integrity
+    //# protection against modification or falsification by clients.
     #[test]
     fn no_changed_octet_and_no_other_length_passes() {
         let token = tokens().mint(original(), peer(), &CID, NOW);
@@ -241,5 +272,28 @@ mod tests {
             assert_eq!(tokens().read(token.as_bytes(), peer(), &CID, NOW), Ok(original));
         }
         assert_eq!(Original::new(&[0; 21]), None);
+    }
+
+    //= https://www.rfc-editor.org/rfc/rfc9000#section-17.2.5.1
+    //= type=test
+    //# This value MUST NOT be equal to the Destination Connection ID field
+    //# of the packet sent by the client.
+    #[test]
+    fn a_retry_gives_another_id_than_it_came_under() {
+        let mut config = quiche::Config::new(quiche::PROTOCOL_VERSION).unwrap();
+        config.set_application_protos(&[b"h3"]).unwrap();
+        let scid = quiche::ConnectionId::from_ref(&[9; 8]);
+        let mut client = quiche::connect(None, &scid, peer(), peer(), &mut config).unwrap();
+        let (mut trigger, mut out) = ([0; 1200], [0; 600]);
+        client.send(&mut trigger).unwrap();
+        let asked = quiche::Header::from_slice(&mut trigger, 20).unwrap().dcid.to_vec();
+        let mint = |original| tokens().mint(original, peer(), &CID, NOW);
+        let size = write(&mut trigger, &CID, mint, &mut out).unwrap();
+        let retry = quiche::Header::from_slice(&mut out[..size], 20).unwrap();
+        assert_eq!((retry.ty, retry.scid.as_ref()), (quiche::Type::Retry, &CID[..]));
+        assert_ne!(retry.scid.as_ref(), asked);
+        let token = retry.token.unwrap();
+        let read = tokens().read(&token, peer(), &CID, NOW).unwrap();
+        assert_eq!(read.as_bytes(), asked);
     }
 }

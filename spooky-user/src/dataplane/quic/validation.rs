@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 
-//= https://www.rfc-editor.org/rfc/rfc9000#section-8.1
+//= https://www.rfc-editor.org/rfc/rfc9000#section-8
 //# Therefore, after receiving packets from an address that is not yet
 //# validated, an endpoint MUST limit the amount of data it sends to the
 //# unvalidated address to three times the amount of data received from
@@ -30,6 +30,10 @@ impl Credit {
     }
 
     /// So many octets have come from there.
+    //= https://www.rfc-editor.org/rfc/rfc9000#section-8.1
+    //# For the purposes of avoiding amplification prior to address validation,
+    //# servers MUST count all of the payload bytes received in datagrams that
+    //# are uniquely attributed to a single connection.
     pub(super) fn received(&mut self, address: SocketAddr, octets: usize) {
         if !self.validated && address == self.address {
             self.received = self.received.saturating_add(octets as u64);
@@ -42,6 +46,9 @@ impl Credit {
     }
 
     /// The largest datagram that may be made now; `None` for any, 0 for none.
+    //= https://www.rfc-editor.org/rfc/rfc9000#section-8.1
+    //# Prior to validating the client address, servers MUST NOT send more than
+    //# three times as many bytes as the number of bytes they have received.
     pub(super) fn datagram(&self) -> Option<u64> {
         if self.validated {
             return None;
@@ -66,6 +73,17 @@ mod tests {
         SocketAddr::from(([192, 0, 2, 1], port))
     }
 
+    //= https://www.rfc-editor.org/rfc/rfc9000#section-8
+    //= type=test
+    //# Therefore, after receiving packets from an address that is not yet
+    //# validated, an endpoint MUST limit the amount of data it sends to the
+    //# unvalidated address to three times the amount of data received from that
+    //# address.
+    //= https://www.rfc-editor.org/rfc/rfc9000#section-8.1
+    //= type=test
+    //# For the purposes of avoiding amplification prior to address validation,
+    //# servers MUST count all of the payload bytes received in datagrams that
+    //# are uniquely attributed to a single connection.
     #[test]
     fn three_times_and_not_an_octet_more() {
         let mut credit = Credit::new(address(1), false);

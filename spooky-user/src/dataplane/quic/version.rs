@@ -9,11 +9,13 @@ pub(super) const TRIGGER_SIZE_MIN: usize = 1200;
 const GREASE: u32 = 0x1a2a_3a4a;
 
 /// Writes the answer to `trigger` into `out`; its size, or `None` when it must not be answered.
-//= https://www.rfc-editor.org/rfc/rfc9000#section-6.1
+//= https://www.rfc-editor.org/rfc/rfc9000#section-5.2.2
 //# If a server receives a packet that indicates an unsupported version
 //# and if the packet is large enough to initiate a new connection for
 //# any supported version, the server SHOULD send a Version Negotiation
-//# packet
+//# packet as described in Section 6.1.
+//= https://www.rfc-editor.org/rfc/rfc9000#section-5.2.2
+//# Servers MUST drop smaller packets that specify unsupported versions.
 pub(super) fn negotiate(trigger: &[u8], random: u8, out: &mut [u8]) -> Option<usize> {
     if trigger.len() < TRIGGER_SIZE_MIN {
         return None;
@@ -68,6 +70,9 @@ mod tests {
         }
     }
 
+    //= https://www.rfc-editor.org/rfc/rfc9000#section-5.2.2
+    //= type=test
+    //# Servers MUST drop smaller packets that specify unsupported versions.
     #[test]
     fn small_and_truncated_triggers_are_not_answered() {
         let mut out = [0; 600];

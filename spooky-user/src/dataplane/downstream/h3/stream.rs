@@ -373,9 +373,12 @@ impl Stream {
 
     /// The response was ended cleanly. What is left of the request is not wanted any more.
     //= https://www.rfc-editor.org/rfc/rfc9114#section-4.1
-    //# If the server does not need to receive the remainder of the
+    //# After sending a final response, the server MUST close the stream for
+    //# sending.
+    //= https://www.rfc-editor.org/rfc/rfc9114#section-4.1
+    //# When the server does not need to receive the remainder of the
     //# request, it MAY abort reading the request stream, send a complete
-    //# response, and cleanly close the sending part of the stream.  The
+    //# response, and cleanly close the sending part of the stream. The
     //# error code H3_NO_ERROR SHOULD be used when requesting that the
     //# client stop sending on the request stream.
     fn finish(&mut self, transport: &mut Transport) {

@@ -83,6 +83,10 @@ impl<S> Endpoint<S> {
             return self.drop(DropReason::UnknownConnection);
         };
         let now = place.wall_ms(arrival.now);
+        //= https://www.rfc-editor.org/rfc/rfc9000#section-8.1.3
+        //# When a server receives an Initial packet with an address validation
+        //# token, it MUST attempt to validate the token, unless it has already
+        //# completed address validation.
         let original = match place.tokens.read(&token, datagram.path.peer, &header.dcid, now) {
             Ok(original) => original,
             // The client takes no second Retry (RFC 9000 §17.2.5.2): it starts anew by itself.

@@ -122,6 +122,9 @@ impl<S> Endpoint<S> {
         permits: impl Fn(IpAddr) -> bool,
         out: &mut [u8],
     ) -> Disposition {
+        //= https://www.rfc-editor.org/rfc/rfc9000#section-10.3
+        //# Endpoints MUST discard packets that are too small to be valid QUIC
+        //# packets.
         let header = match invariant::parse(datagram.bytes) {
             Ok(header) => header,
             Err(Malformed::Empty) => return self.drop(DropReason::Empty),

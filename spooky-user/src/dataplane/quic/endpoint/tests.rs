@@ -45,16 +45,22 @@ fn endpoint(
     settings: QuicSettings,
 ) -> (Endpoint<()>, Arc<WorkerMetrics>) {
     let (_folder, store) = certificates();
+    let metrics = Arc::new(WorkerMetrics::new());
+    let mut endpoint = Endpoint::new(Arc::clone(&metrics));
+    endpoint.open(listener(store, Issuer::new(secrets, owner), settings));
+    (endpoint, metrics)
+}
+
+fn listener(
+    store: Arc<ArcSwap<CertificateStore>>,
+    issuer: Issuer,
+    settings: QuicSettings,
+) -> Listener {
     let context = tls::context(store).unwrap();
     let config =
         quiche::Config::with_boring_ssl_ctx_builder(quiche::PROTOCOL_VERSION, context).unwrap();
-    let metrics = Arc::new(WorkerMetrics::new());
-    let issuer = Issuer::new(secrets, owner);
     let clock = Clock { instant: Instant::now(), wall: std::time::SystemTime::now() };
-    let listener = Listener::new(LISTENER, config, settings, issuer, 1, clock);
-    let mut endpoint = Endpoint::new(Arc::clone(&metrics));
-    endpoint.open(listener);
-    (endpoint, metrics)
+    Listener::new(LISTENER, config, settings, issuer, 1, clock)
 }
 
 fn client_config(alpn: &[u8]) -> quiche::Config {
@@ -187,6 +193,17 @@ fn a_handshake_gives_the_client_spare_ids_that_lead_here() {
     assert!(rig.metrics.steer_right.value() > 0);
 }
 
+//= https://www.rfc-editor.org/rfc/rfc9000#section-9
+//= type=test
+//# An endpoint MUST perform path validation (Section 8.2) if it detects any
+//# change to a peer's address, unless it has previously validated that
+//# address.
+//= https://www.rfc-editor.org/rfc/rfc9000#section-9.3
+//= type=test
+//# If the recipient permits the migration, it MUST send subsequent packets
+//# to the new peer address and MUST initiate path validation (Section 8.2)
+//# to verify the peer's ownership of the address if validation is not
+//# already underway.
 #[test]
 fn a_rebinding_keeps_the_connection_and_moves_the_client_only_when_validated() {
     let mut rig = Rig::new(&Secrets::random(0, [0; 3]), me());
@@ -204,6 +221,63 @@ fn a_rebinding_keeps_the_connection_and_moves_the_client_only_when_validated() {
     assert_eq!(rig.endpoint.get_mut(key).unwrap().client(), rebound);
     assert_eq!(rig.metrics.migrations_validated.value(), 1);
     assert_eq!(rig.metrics.connections_accepted.value(), 1);
+}
+
+//= https://datatracker.ietf.org/doc/html/draft-ietf-quic-load-balancers-21#section-3.1
+//= type=test
+//# Servers MUST NOT generate new connection IDs using an old configuration
+//# after receiving a new one from the configuration agent.
+//= https://datatracker.ietf.org/doc/html/draft-ietf-quic-load-balancers-21#section-3.1
+//= type=test
+//# Servers MUST use that QUIC version's methods to update the client with
+//# CIDs (e.g., NEW_CONNECTION_ID frames) using the new configuration and
+//# retire CIDs using the old configuration.
+#[test]
+fn ids_of_another_configuration_replace_those_of_the_former() {
+    let mut rig = Rig::new(&Secrets::random(2, [1, 2, 3]), me());
+    let key = rig.establish();
+    let (_folder, store) = certificates();
+    let issuer = Issuer::new(&Secrets::random(3, [1, 2, 3]), me());
+    rig.endpoint.open(listener(store, issuer, QuicSettings::default()));
+    let from = rig.from;
+    for _round in 0..3 {
+        rig.client.send_ack_eliciting().unwrap();
+        rig.settle(from);
+    }
+    let configurations = |rig: &mut Rig| -> Vec<u8> {
+        let issued = rig.endpoint.get_mut(key).unwrap().issued.clone();
+        assert!(issued.iter().all(|cid| rig.endpoint.issued.get(cid) == Some(&key)));
+        issued.iter().map(|cid| cid[0] >> 5).collect()
+    };
+    assert_eq!(configurations(&mut rig), [3, 3, 3, 3]);
+    assert_eq!(rig.endpoint.issued.len(), 4, "those asked back lead nowhere");
+    assert!(rig.client.is_established() && !rig.client.is_draining());
+    // And nothing more is exchanged for its own sake.
+    let after = rig.endpoint.get_mut(key).unwrap().issued.clone();
+    rig.client.send_ack_eliciting().unwrap();
+    rig.settle(from);
+    assert_eq!(rig.endpoint.get_mut(key).unwrap().issued, after);
+}
+
+//= https://www.rfc-editor.org/rfc/rfc9000#section-8.2.2
+//= type=test
+//# A PATH_RESPONSE frame MUST be sent on the network path where the
+//# PATH_CHALLENGE frame was received.
+#[test]
+fn a_challenge_from_where_the_client_was_is_answered_there() {
+    let mut rig = Rig::new(&Secrets::random(0, [0; 3]), me());
+    let key = rig.establish();
+    let (old, rebound) = (rig.from, "192.0.2.7:4001".parse().unwrap());
+    for _round in 0..2 {
+        rig.client.send_ack_eliciting().unwrap();
+        rig.settle(rebound);
+    }
+    assert_eq!(rig.endpoint.get_mut(key).unwrap().client(), rebound);
+    rig.client.probe_path(rig.from, rig.to).unwrap();
+    let mut challenge = rig.client_datagrams().remove(0);
+    assert_eq!(rig.receive(&mut challenge, old, false), Disposition::Delivered(key));
+    let peers: Vec<SocketAddr> = rig.server_datagrams().into_iter().map(|(_, to)| to).collect();
+    assert!(peers.contains(&old), "{peers:?}");
 }
 
 #[test]
@@ -355,6 +429,10 @@ fn resets_are_rate_limited() {
     assert_eq!(rig.metrics.stateless_resets_limited.value(), 45);
 }
 
+//= https://www.rfc-editor.org/rfc/rfc9000#section-10.3
+//= type=test
+//# Endpoints MUST discard packets that are too small to be valid QUIC
+//# packets.
 #[test]
 fn what_may_not_open_a_connection_is_dropped_for_its_reason() {
     let secrets = Secrets::random(0, [0; 3]);
@@ -408,6 +486,10 @@ fn no_more_connections_than_allowed_and_none_while_draining() {
     assert_eq!(rig.metrics.connections_refused[RefusedReason::Draining].value(), 1);
 }
 
+//= https://www.rfc-editor.org/rfc/rfc9000#section-10.3
+//= type=test
+//# An endpoint that wishes to communicate a fatal connection error MUST use
+//# a CONNECTION_CLOSE frame if it is able.
 #[test]
 fn a_client_without_h3_is_refused_with_its_alert() {
     let secrets = Secrets::random(0, [0; 3]);

@@ -36,6 +36,9 @@ impl Session {
     }
 
     /// Second step, a round trip later: requests not yet seen are rejected, so that the client sends them elsewhere.
+    //= https://www.rfc-editor.org/rfc/rfc9114#section-5.2
+    //# the identifier in each frame MUST NOT be greater than the identifier in
+    //# any previous frame
     pub fn leave(&mut self) {
         if !matches!(self.leaving, Leaving::Final { .. }) {
             self.leaving = Leaving::Final { from: self.next_stream, sent: false };

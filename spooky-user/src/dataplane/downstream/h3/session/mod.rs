@@ -144,6 +144,9 @@ impl Session {
                 }
                 Ok((id, Event::Data)) => self.readable(transport, id),
                 Ok((id, Event::Finished)) => self.finished(transport, id),
+                //= https://www.rfc-editor.org/rfc/rfc9114#section-8
+                //# use of an error code in an unexpected context or receipt of an unknown
+                //# error code MUST be treated as equivalent to H3_NO_ERROR.
                 Ok((id, Event::Reset(_))) => self.reset_by_peer(transport, id),
                 Ok((_, Event::PriorityUpdate | Event::GoAway)) => {}
                 // Done, or an error for which quiche has closed the connection with the right code.
@@ -205,6 +208,9 @@ impl Session {
         peer: SocketAddr,
         now: Instant,
     ) -> Option<Exchange> {
+        //= https://www.rfc-editor.org/rfc/rfc9114#section-4.1.1
+        //# Servers MUST NOT use the H3_REQUEST_REJECTED error code for requests
+        //# that were partially or fully processed.
         if matches!(self.leaving, Leaving::Final { from, .. } if id >= from) {
             self.shared.metrics.requests_rejected.inc();
             self.refuse(transport, id, code::REQUEST_REJECTED);
@@ -262,6 +268,13 @@ impl Session {
     }
 
     /// A head that RFC 9114 §4.1.2 or a limit forbids: answered where an answer helps, else reset.
+    //= https://www.rfc-editor.org/rfc/rfc9114#section-4.1.2
+    //# Intermediaries that process HTTP requests or responses (i.e., any
+    //# intermediary not acting as a tunnel) MUST NOT forward a malformed
+    //# request or response.
+    //= https://www.rfc-editor.org/rfc/rfc9114#section-4.1.2
+    //# Malformed requests or responses that are detected MUST be treated as a
+    //# stream error of type H3_MESSAGE_ERROR.
     fn malformed(&mut self, transport: &mut Transport, id: u64, malformed: Malformed) {
         self.shared.metrics.requests_malformed.inc(malformed.into());
         match malformed.answer() {
