@@ -69,10 +69,6 @@ pub enum Kind {
     RequestTimeout,
     /// The client took nothing of its response for `http3.response_drain_timeout`.
     ClientStalled,
-    /// The request has more content than its route admits.
-    BodyTooLarge,
-    /// There were more requests than the route admits.
-    RateLimited,
     /// spooky is short of memory and did not accept the request.
     MemoryScarce,
     /// spooky is shutting down and did not accept the request.
@@ -103,9 +99,7 @@ impl ProxyError {
             | Kind::ClientGone
             | Kind::ClientMalformed
             | Kind::RequestTimeout
-            | Kind::ClientStalled
-            | Kind::BodyTooLarge
-            | Kind::RateLimited => Origin::Downstream,
+            | Kind::ClientStalled => Origin::Downstream,
             Kind::ConnectFailed
             | Kind::ConnectTimeout
             | Kind::TlsFailed
@@ -147,8 +141,6 @@ impl ProxyError {
             | Kind::ClientMalformed
             | Kind::RequestTimeout
             | Kind::ClientStalled
-            | Kind::BodyTooLarge
-            | Kind::RateLimited
             | Kind::MemoryScarce
             | Kind::ShuttingDown => Retry::Never,
         }
@@ -161,8 +153,6 @@ impl ProxyError {
             Kind::NoRoute => StatusCode::NOT_FOUND,
             Kind::ClientGone | Kind::ClientMalformed => StatusCode::BAD_REQUEST,
             Kind::RequestTimeout | Kind::ClientStalled => StatusCode::REQUEST_TIMEOUT,
-            Kind::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Kind::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             Kind::NoHealthyEndpoint
             | Kind::PoolFull
             | Kind::PoolTimeout
@@ -205,8 +195,6 @@ impl ProxyError {
             Kind::ClientMalformed => "client_malformed",
             Kind::RequestTimeout => "request_timeout",
             Kind::ClientStalled => "client_stalled",
-            Kind::BodyTooLarge => "body_too_large",
-            Kind::RateLimited => "rate_limited",
             Kind::MemoryScarce => "memory_scarce",
             Kind::ShuttingDown => "shutting_down",
         }

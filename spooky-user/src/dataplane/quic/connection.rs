@@ -12,6 +12,7 @@ use spooky_common::invariant::Header;
 
 use super::buffers::Transport;
 use super::cid::{Cid, Issuer};
+use super::initial_close;
 use super::migration::Migration;
 use super::settings::QuicSettings;
 use super::sources::Source;
@@ -25,6 +26,9 @@ use crate::telemetry::reason::{CloseReason, HandshakeFailure};
 
 /// How often a busy connection's round trips and losses are added to the metrics.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// RFC 9000 §20.1.
+const TRANSPORT_PARAMETER_ERROR: u64 = 0x8;
 
 /// A connection in its worker's table.
 pub struct Connection<S> {
@@ -185,6 +189,16 @@ impl<S> Connection<S> {
             return false;
         }
         self.handshake_deadline = None;
+        //= https://www.rfc-editor.org/rfc/rfc9000#section-7.3
+        //# An endpoint MUST treat the absence of the
+        //# initial_source_connection_id transport parameter from either endpoint
+        //# or the absence of the original_destination_connection_id transport
+        //# parameter from the server as a connection error of type
+        //# TRANSPORT_PARAMETER_ERROR.
+        // quiche sees to it, but takes an extension with nothing in it for none.
+        if self.transport.peer_transport_params().is_none() {
+            let _ = self.transport.close(false, TRANSPORT_PARAMETER_ERROR, b"no parameters");
+        }
         metrics.handshakes_completed.inc();
         metrics.handshake_seconds.observe(now.saturating_duration_since(self.accepted));
         true
@@ -304,6 +318,36 @@ impl<S> Connection<S> {
             Some(_) => CloseReason::PeerTransport,
             None => CloseReason::Idle,
         }
+    }
+
+    /// Writes the CONNECTION_CLOSE that a client can read when an Initial of it has just failed; its size, or `None` when quiche
+    /// tells it or the address has had all that it may get.
+    //= https://www.rfc-editor.org/rfc/rfc9000#section-10.2.3
+    //# Under these circumstances, a
+    //# server SHOULD send a CONNECTION_CLOSE frame in both Handshake and
+    //# Initial packets to ensure that at least one of them is processable by
+    //# the client.
+    pub(super) fn last_word(&mut self, fault: quiche::Error, out: &mut [u8]) -> Option<usize> {
+        let error = self.transport.local_error().filter(|error| !error.is_app)?;
+        // Alerts of TLS come before there are Handshake keys: quiche sends those in Initial packets itself.
+        if (0x100..0x200).contains(&error.error_code) || self.credit.datagram() == Some(0) {
+            return None;
+        }
+        let (length, first) = self.original.as_ref()?;
+        // quiche has no code of its own for what is cut short. When ClientHello was read, as the name in it shows, and its
+        // parameters were not, it is they.
+        let cut_short = fault == quiche::Error::BufferTooShort
+            && self.transport.server_name().is_some()
+            && self.transport.peer_transport_params().is_none();
+        let code = if cut_short { TRANSPORT_PARAMETER_ERROR } else { error.error_code };
+        let ids = initial_close::Ids {
+            first: first.get(..usize::from(*length))?,
+            client: &self.transport.destination_id(),
+            server: &self.first_cid,
+        };
+        let size = initial_close::write(ids, code, out)?;
+        self.credit.charge(size);
+        Some(size)
     }
 
     /// Counts a handshake that has failed, once, as soon as it has.

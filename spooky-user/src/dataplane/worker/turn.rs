@@ -242,6 +242,10 @@ impl Worker {
         };
         match disposition {
             Disposition::Delivered(key) => self.touch(key),
+            Disposition::Refused(key, size) => {
+                self.reply(socket, answer.get(..size), path);
+                self.touch(key);
+            }
             Disposition::Reply(size) => self.reply(socket, answer.get(..size), path),
             Disposition::Stray(owner) => self.forward(socket, owner, arrival, bytes, path),
             Disposition::Dropped => {}

@@ -4,10 +4,16 @@ use crate::dataplane::exchange::link::AbortCode;
 
 /// H3_NO_ERROR
 pub const NO_ERROR: u64 = 0x100;
+/// H3_GENERAL_PROTOCOL_ERROR
+pub const GENERAL_PROTOCOL_ERROR: u64 = 0x101;
 /// H3_INTERNAL_ERROR
 pub const INTERNAL_ERROR: u64 = 0x102;
+/// H3_FRAME_UNEXPECTED
+pub const FRAME_UNEXPECTED: u64 = 0x105;
 /// H3_EXCESSIVE_LOAD
 pub const EXCESSIVE_LOAD: u64 = 0x107;
+/// H3_SETTINGS_ERROR
+pub const SETTINGS_ERROR: u64 = 0x109;
 /// H3_REQUEST_REJECTED
 pub const REQUEST_REJECTED: u64 = 0x10b;
 /// H3_REQUEST_CANCELLED

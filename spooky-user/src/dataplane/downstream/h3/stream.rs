@@ -231,6 +231,12 @@ impl Stream {
         self.trailers = Some(trailers);
     }
 
+    /// A trailer section came, so nothing else may.
+    #[must_use]
+    pub fn has_trailers(&self) -> bool {
+        self.trailers.is_some()
+    }
+
     /// The client has ended the request.
     ///
     /// # Errors

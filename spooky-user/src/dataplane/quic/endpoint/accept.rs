@@ -55,7 +55,7 @@ impl<S> Endpoint<S> {
             return self.ask_back(arrival, datagram, out);
         }
         match self.accept(arrival, header, &datagram, None) {
-            Ok(key) => self.deliver(key, arrival.now, header, &mut datagram, permits),
+            Ok(key) => self.deliver(key, arrival.now, header, &mut datagram, permits, out),
             Err(reason) => self.refuse(reason),
         }
     }
@@ -68,6 +68,7 @@ impl<S> Endpoint<S> {
         header: &Header,
         mut datagram: Datagram<'_>,
         permits: impl Fn(IpAddr) -> bool,
+        out: &mut [u8],
     ) -> Disposition {
         if datagram.bytes.len() < version::TRIGGER_SIZE_MIN {
             return self.drop(DropReason::TooShort);
@@ -100,7 +101,7 @@ impl<S> Endpoint<S> {
         match self.accept(arrival, header, &datagram, Some(original)) {
             Ok(key) => {
                 self.metrics.addresses_validated.inc();
-                self.deliver(key, arrival.now, header, &mut datagram, permits)
+                self.deliver(key, arrival.now, header, &mut datagram, permits, out)
             }
             Err(reason) => self.refuse(reason),
         }

@@ -32,6 +32,8 @@ use crate::telemetry::reason::DropReason;
 pub enum Disposition {
     /// A connection of this worker has taken it and wants a turn.
     Delivered(ConnectionKey),
+    /// The same, and an answer of this many octets is in the caller's buffer: why the handshake failed.
+    Refused(ConnectionKey, usize),
     /// An answer of this many octets is in the caller's buffer: Version Negotiation or a stateless reset.
     Reply(usize),
     /// It belongs to another worker of this generation.
@@ -134,11 +136,11 @@ impl<S> Endpoint<S> {
             if !arrival.forwarded && header.dcid_len == 20 {
                 self.metrics.steer_right.inc();
             }
-            return self.deliver(key, arrival.now, &header, &mut datagram, permits);
+            return self.deliver(key, arrival.now, &header, &mut datagram, permits, out);
         }
         match self.owner(&header) {
             Some((owner, me)) if owner == me && is_initial(&header) => {
-                self.second_flight(arrival, &header, datagram, permits)
+                self.second_flight(arrival, &header, datagram, permits, out)
             }
             Some((owner, me)) => self.not_here(arrival, &header, owner, me, &datagram, out),
             None => self.unknown(arrival, &header, datagram, permits, out),
@@ -185,6 +187,7 @@ impl<S> Endpoint<S> {
         header: &Header,
         datagram: &mut Datagram<'_>,
         permits: impl Fn(IpAddr) -> bool,
+        out: &mut [u8],
     ) -> Disposition {
         self.delivering = Some(key);
         let metrics = Arc::clone(&self.metrics);
@@ -215,11 +218,16 @@ impl<S> Endpoint<S> {
         let Some(bytes) = datagram.bytes.get_mut(..own) else { return Disposition::Dropped };
         let info = quiche::RecvInfo { from: source, to: datagram.path.local };
         // Errors end the connection inside quiche with the code of RFC 9000 §20; what cannot be authenticated is dropped.
+        let failed_before = connection.transport.local_error().is_some();
+        let mut answer = None;
         if let Err(error) = connection.transport.recv(bytes, info) {
             tracing::trace!(%error, "datagram not taken");
+            if is_initial(header) && !failed_before {
+                answer = connection.last_word(error, out);
+            }
         }
         connection.follow_paths(now, &metrics);
-        Disposition::Delivered(key)
+        answer.map_or(Disposition::Delivered(key), |size| Disposition::Refused(key, size))
     }
 
     /// One of our IDs, but no connection of this worker has it.

@@ -1,10 +1,12 @@
 //! The HTTP/3 side of one connection: drives quiche's h3, owns the request streams, opens exchanges.
 //!
 //! Sans-IO: called with the transport after datagrams came in and after serving tasks posted streams. Never blocks, knows
-//! no route and no backend. What a client may do and how long it may take is in `sweep`.
+//! no route and no backend. What a client may do and how long it may take is in `sweep`, the rules
+//! that quiche does not look at in `strict`.
 
 mod leave;
 mod shared;
+mod strict;
 mod sweep;
 
 use std::collections::HashMap;
@@ -67,6 +69,8 @@ pub struct Session {
     intake: Intake,
     /// Streams that the client has reset or we have stopped, as counted by QUIC.
     given_up: u64,
+    /// The client's settings have come and are in order.
+    settings_judged: bool,
     /// The connection was closed for what the client did.
     shut: bool,
 }
@@ -85,6 +89,9 @@ impl Session {
         cid: [u8; 20],
         transport: &mut Transport,
     ) -> Result<Self, h3::Error> {
+        if !strict::has_room_for_control(transport) {
+            return Err(h3::Error::StreamCreationError);
+        }
         let http = h3::Connection::with_transport(transport, &shared.config)?;
         let (resets, most) = (Resets::new(shared.resets), shared.max_unreadable);
         Ok(Self {
@@ -108,6 +115,7 @@ impl Session {
             blame: Rc::default(),
             intake: Intake::new(most, Received::default()),
             given_up: 0,
+            settings_judged: false,
             shut: false,
         })
     }
@@ -132,7 +140,7 @@ impl Session {
         }
         self.now = now;
         let stopped = self.look_at_arrivals(transport, now);
-        loop {
+        while !self.shut {
             match self.http.poll(transport) {
                 Ok((id, Event::Headers { list, .. })) => {
                     self.unheard.remove(&id);
@@ -153,6 +161,7 @@ impl Session {
                 Err(_) => break,
             }
         }
+        self.judge_settings(transport);
         if std::mem::replace(&mut self.stopped, stopped) != stopped {
             self.find_stopped(transport);
         }
@@ -318,6 +327,10 @@ impl Session {
             // Refused or answered already: what still comes is thrown away by quiche after its shutdown.
             return;
         };
+        if stream.has_trailers() {
+            self.data_after_trailers(transport);
+            return;
+        }
         stream.set_readable();
         if stream.read(&mut self.http, transport).is_err() {
             self.fail(transport, id, MalformedReason::ContentLength);

@@ -158,13 +158,9 @@ impl Session {
     }
 
     fn shut(&mut self, transport: &mut Transport, reason: LimitReason) {
-        if std::mem::replace(&mut self.shut, true) {
-            return;
+        if !self.shut {
+            self.shared.metrics.limits_reached.inc(reason);
+            self.end_with(transport, code::EXCESSIVE_LOAD, b"");
         }
-        self.shared.metrics.limits_reached.inc(reason);
-        // Done: closing already.
-        let _ = transport.close(true, code::EXCESSIVE_LOAD, b"");
-        self.unheard.clear();
-        self.close();
     }
 }
