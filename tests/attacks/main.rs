@@ -5,7 +5,7 @@
 //! validation.rs   who has not shown that it can receive: bytes out, Retry, floods of Initials      A01 to A03
 //! transport.rs    frames that RFC 9000 forbids, floods of those that it allows                     A05 to A20
 //! limits.rs       clients that keep to the letter of HTTP/3 and ask too much                       B, A11
-//! malformed.rs    messages and frames that break the rules                                         C01
+//! malformed.rs    messages that break the rules, noise                                             A04, C01
 //! messages.rs     messages in every spelling, seen at a real backend                               C02 to C09
 //! hostile.rs      backends that break HTTP/2                                                       D01 to D05
 //! isolation.rs    clients that share a connection to a backend                                     D11, D12

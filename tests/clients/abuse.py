@@ -399,118 +399,6 @@ async def priority_flood(context):
     return results
 
 
-# === control streams ===
-
-
-async def control_streams(context):
-    """Critical streams broken, one connection a case: the code each was closed with, and what the RFC names."""
-    from aioquic.h3.connection import H3Connection
-
-    usual = H3Connection._init_connection
-
-    def bare(http):
-        """No stream is opened: the case does."""
-
-    def settings(pairs):
-        body = b"".join(encode_uint_var(key) + encode_uint_var(value) for key, value in pairs)
-        return encode_uint_var(4) + encode_uint_var(len(body)) + body
-
-    def uni(connection, data, end=False):
-        stream_id = connection._quic.get_next_available_stream_id(is_unidirectional=True)
-        connection._quic.send_stream_data(stream_id, data, end_stream=end)
-        connection.transmit()
-        return stream_id
-
-    def control(data, end=False):
-        return lambda c: uni(c, b"\0" + data, end)
-
-    def after_usual(which, act):
-        def send(connection):
-            stream_id = {
-                "control": connection.http._local_control_stream_id,
-                "encoder": connection.http._local_encoder_stream_id,
-                "decoder": connection.http._local_decoder_stream_id,
-            }[which]
-            act(connection, stream_id)
-            connection.transmit()
-
-        return send
-
-    def end(connection, stream_id):
-        connection._quic.send_stream_data(stream_id, b"", end_stream=True)
-
-    def reset(connection, stream_id):
-        connection._quic.reset_stream(stream_id, 0x100)
-
-    def split(connection):
-        # The stream type as a varint of two octets, in two packets.
-        stream_id = uni(connection, b"\x40")
-        connection._quic.send_stream_data(stream_id, b"\x00" + settings([]))
-        connection.transmit()
-
-    def untyped_reset(connection):
-        stream_id = connection._quic.get_next_available_stream_id(is_unidirectional=True)
-        connection._quic._get_or_create_stream_for_send(stream_id)
-        connection._quic.reset_stream(stream_id, 0x100)
-        connection.transmit()
-
-    def on_request(frame):
-        return lambda connection: connection.raw_stream(frame)
-
-    reserved = [(0x1F * n + 0x21, n) for n in range(10_000)]
-    cases = {
-        "no_settings_first": (bare, control(encode_uint_var(0xD) + b"\x01\x00"), [0x10A]),
-        "data_on_control": (bare, control(settings([]) + b"\x00\x01x"), [0x105]),
-        "headers_on_control": (bare, control(settings([]) + b"\x01\x01x"), [0x105]),
-        "settings_twice": (bare, control(settings([]) + settings([])), [0x105]),
-        # RFC 9114 §7.2.4: a receiver may.
-        "settings_repeated_id": (bare, control(settings([(6, 1), (6, 1)])), [None, 0x109]),
-        "settings_h2_id": (bare, control(settings([(2, 1)])), [0x109]),
-        "settings_truncated": (bare, control(encode_uint_var(4) + b"\x01\x06"), [0x106]),
-        "settings_reserved": (bare, control(settings(reserved[:20])), [None]),
-        "settings_10000_reserved": (bare, control(settings(reserved)), [None, 0x106, 0x107]),
-        "type_in_two_packets": (bare, split, [None]),
-        "goaway_wrong_id_grows": (
-            bare,
-            control(settings([]) + b"\x07\x01\x00" + b"\x07\x01\x04"),
-            [0x108],
-        ),
-        "max_push_id_shrinks": (bare, control(settings([]) + b"\x0d\x01\x05" + b"\x0d\x01\x04"), [0x108]),
-        "cancel_push_unknown": (bare, control(settings([]) + b"\x03\x01\x05"), [0x108]),
-        "control_ended": (usual, after_usual("control", end), [0x104]),
-        "control_reset": (usual, after_usual("control", reset), [0x104]),
-        "encoder_ended": (usual, after_usual("encoder", end), [0x104]),
-        "encoder_reset": (usual, after_usual("encoder", reset), [0x104]),
-        "decoder_ended": (usual, after_usual("decoder", end), [0x104]),
-        "second_control": (usual, lambda c: uni(c, b"\0"), [0x103]),
-        "second_encoder": (usual, lambda c: uni(c, b"\x02"), [0x103]),
-        "second_decoder": (usual, lambda c: uni(c, b"\x03"), [0x103]),
-        "push_stream": (usual, lambda c: uni(c, b"\x01\x00"), [0x103]),
-        # RFC 9114 §6.2: a stream that ends, or is reset, before it says what it is.
-        "ended_without_type": (usual, lambda c: uni(c, b"", True), [None]),
-        "reset_without_type": (usual, untyped_reset, [None]),
-        # §7.2.3, §7.2.5, §7.2.7: frames where they may not be.
-        "cancel_push_on_request": (usual, on_request(b"\x03\x01\x00"), [0x105]),
-        "max_push_id_on_request": (usual, on_request(b"\x0d\x01\x00"), [0x105]),
-        "goaway_on_request": (usual, on_request(b"\x07\x01\x00"), [0x105]),
-        "push_promise": (usual, on_request(b"\x05\x01\x00"), [0x105]),
-    }
-    results = {}
-    for name, (start, send, allowed) in cases.items():
-        H3Connection._init_connection = start
-        try:
-            connection = await Connection.open(context.target)
-        finally:
-            H3Connection._init_connection = usual
-        if start is usual:
-            await connection.request("GET", "/")
-        send(connection)
-        code = await closed(connection, 1.0)
-        results[name] = {"closed_with": code, "allowed": allowed}
-        connection.abandon()
-    return results
-
-
 async def after_reset(context):
     """`count` requests of which head, body, trailers, end, RESET_STREAM and STOP_SENDING come in one packet, in any order."""
     args, done = context.args, 0
@@ -568,6 +456,5 @@ SCENARIOS = [
     bomb,
     grease,
     priority_flood,
-    control_streams,
     after_reset,
 ]

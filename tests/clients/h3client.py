@@ -188,6 +188,8 @@ class PacedQuic(QuicConnection):
 class Connection(QuicConnectionProtocol):
     """One QUIC connection with HTTP/3 on it."""
 
+    http_class = Http
+
     def __init__(self, target, quic, sockets):
         super().__init__(quic)
         self.target = target
@@ -206,9 +208,10 @@ class Connection(QuicConnectionProtocol):
     # === life ===
 
     @classmethod
-    async def open(cls, target, timeout=10.0, rate=None, window=256 * 1024):
+    async def begin(cls, target, quic_class=PacedQuic, rate=None, window=256 * 1024, **configured):
+        """Sends the first flight and waits for nothing. `configured` goes into aioquic's configuration."""
         configuration = QuicConfiguration(
-            is_client=True, alpn_protocols=[target.alpn], idle_timeout=target.idle_timeout
+            is_client=True, alpn_protocols=[target.alpn], idle_timeout=target.idle_timeout, **configured
         )
         configuration.server_name = target.server_name
         configuration.max_datagram_size = 1200
@@ -218,7 +221,7 @@ class Connection(QuicConnectionProtocol):
             configuration.verify_mode = ssl.CERT_NONE
         if rate is not None:
             configuration.max_data = configuration.max_stream_data = window
-        quic = PacedQuic(configuration=configuration)
+        quic = quic_class(configuration=configuration)
         quic.signature_algorithms = target.signature_algorithms
         connection = cls(target, quic, [])
         if rate is not None:
@@ -227,6 +230,12 @@ class Connection(QuicConnectionProtocol):
         # The form in which the socket names the sender: aioquic drops what comes from any other address.
         ipv6 = (target.host, target.port, 0, 0)
         connection.connect(ipv6 if ":" in target.host else ipv6[:2])
+        return connection
+
+    @classmethod
+    async def open(cls, target, timeout=10.0, **how):
+        """The same, and waits until the handshake is done."""
+        connection = await cls.begin(target, **how)
         try:
             await asyncio.wait_for(connection.wait_connected(), timeout)
         except (TimeoutError, asyncio.TimeoutError, ConnectionError) as cause:
@@ -364,7 +373,7 @@ class Connection(QuicConnectionProtocol):
     def quic_event_received(self, event):
         if isinstance(event, quic_events.ProtocolNegotiated):
             # Before any stream of the peer: its SETTINGS may come in the same datagram as the end of the handshake.
-            self.http = Http(self._quic)
+            self.http = self.http_class(self._quic)
             self.http.on_goaway = self._goaway
         elif isinstance(event, quic_events.HandshakeCompleted):
             self.handshakes += 1

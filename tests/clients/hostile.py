@@ -1,9 +1,7 @@
-"""Scenarios of a peer that breaks the rules: malformed messages, wrong frames, noise."""
+"""Scenarios of a peer that breaks the rules: malformed messages, noise."""
 
 import asyncio
 import socket
-
-from aioquic.buffer import encode_uint_var
 
 from h3client import Connection
 
@@ -74,74 +72,6 @@ async def malformed(context):
     return {"cases": results, "after": after.to_json()}
 
 
-def connection_errors(connection):
-    """Name, what is done to the connection, the codes the RFC allows for it."""
-    quic = connection._quic
-
-    def request_frame(frame_type, payload):
-        return lambda: connection.raw_stream(connection.raw_frame(frame_type, payload))
-
-    def uni(stream_type, data=b"", end=False):
-        def send():
-            stream_id = quic.get_next_available_stream_id(is_unidirectional=True)
-            quic.send_stream_data(stream_id, encode_uint_var(stream_type) + data, end_stream=end)
-            connection.transmit()
-
-        return send
-
-    def control(frame_type, payload):
-        def send():
-            stream_id = connection.http._local_control_stream_id
-            quic.send_stream_data(stream_id, connection.raw_frame(frame_type, payload))
-            connection.transmit()
-
-        return send
-
-    def reset_control():
-        quic.reset_stream(connection.http._local_control_stream_id, 0x100)
-        connection.transmit()
-
-    return {
-        # RFC 9114 §7.2.1, §4.1: DATA before HEADERS
-        "data_before_headers": (request_frame(0x0, b"x"), {0x105}),
-        # §7.2.4: SETTINGS on a request stream, and twice
-        "settings_on_request_stream": (request_frame(0x4, b""), {0x105}),
-        "second_settings": (control(0x4, b""), {0x105}),
-        # §7.2.8: frame types of HTTP/2
-        "http2_ping_frame": (control(0x6, bytes(8)), {0x105}),
-        # §6.2.1: one control stream, and it stays
-        "second_control_stream": (uni(0x0), {0x103}),
-        "control_stream_reset": (reset_control, {0x104}),
-        # RFC 9204 §4.2: one encoder stream
-        "second_encoder_stream": (uni(0x2), {0x103}),
-        # RFC 9204 §2.2: a reference to a dynamic table that does not exist
-        "qpack_bad_reference": (request_frame(0x1, bytes([0x02, 0x80, 0x10])), {0x200}),
-        # §6.2.2: only servers push
-        "push_stream": (uni(0x1, b"\x00"), {0x103}),
-        # §7.2.7, §7.1: a frame with less in it than its fields need
-        "max_push_id_empty": (control(0xD, b""), {0x106}),
-    }
-
-
-async def errors(context):
-    """Breaks one connection a case; returns the code each was closed with, and what the RFC names."""
-    results = {}
-    probe = await Connection.open(context.target)
-    for name, (_, allowed) in connection_errors(probe).items():
-        connection = await Connection.open(context.target)
-        await connection.request("GET", "/")
-        connection_errors(connection)[name][0]()
-        try:
-            await asyncio.wait_for(connection.wait_closed(), 5.0)
-        except (TimeoutError, asyncio.TimeoutError):
-            pass
-        results[name] = {"closed_with": connection.closed_with, "allowed": sorted(allowed)}
-        connection.abandon()
-    bystander = await probe.request("GET", "/")
-    await probe.finish()
-    return {"cases": results, "bystander": bystander.to_json()}
-
-
 async def noise(context):
     """Sends `count` seeded datagrams of noise, some dressed as QUIC, from one socket; counts what comes back."""
     family = socket.AF_INET6 if ":" in context.target.host else socket.AF_INET
@@ -183,4 +113,4 @@ async def noise(context):
     }
 
 
-SCENARIOS = [malformed, errors, noise]
+SCENARIOS = [malformed, noise]

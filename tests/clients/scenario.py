@@ -11,6 +11,9 @@ import sys
 import traceback
 
 import abuse
+import conformance_http3
+import conformance_parameters
+import conformance_quic
 import flood
 import hostile
 import messages
@@ -19,11 +22,19 @@ import transfer
 import transport
 from h3client import Failed, Target
 
-SCENARIOS = {
-    function.__name__: function
-    for module in (traffic, transfer, transport, hostile, flood, abuse, messages)
-    for function in module.SCENARIOS
-}
+MODULES = (
+    abuse,
+    conformance_http3,
+    conformance_parameters,
+    conformance_quic,
+    flood,
+    hostile,
+    messages,
+    traffic,
+    transfer,
+    transport,
+)
+SCENARIOS = {function.__name__: function for module in MODULES for function in module.SCENARIOS}
 
 
 class Context:

@@ -13,20 +13,23 @@ FLOW_CONTROL, STREAM_LIMIT, STREAM_STATE, FINAL_SIZE, FRAME_ENCODING = 0x3, 0x4,
 CONNECTION_ID_LIMIT, PROTOCOL_VIOLATION, CRYPTO_BUFFER = 0x9, 0xA, 0xD
 
 
-def packet(connection, payload):
-    """A 1-RTT packet with this payload, under the connection's keys and with its next packet number."""
+def packet(connection, payload, bits=0):
+    """A 1-RTT packet with this payload, under the connection's keys and with its next packet number.
+
+    `bits` are mixed into its first octet.
+    """
     quic = connection._quic
     number = quic._packet_number
     quic._packet_number += 1
     crypto = quic._cryptos[Epoch.ONE_RTT]
     # Short header, fixed bit, a packet number of four octets.
-    first = 0x43 | (crypto.key_phase << 2)
+    first = 0x43 | (crypto.key_phase << 2) | bits
     header = bytes([first]) + quic._peer_cid.cid + number.to_bytes(4, "big")
     return crypto.encrypt_packet(header, payload, number)
 
 
-def inject(connection, payload):
-    connection.sockets[-1].sendto(packet(connection, payload), (connection.target.host, connection.target.port))
+def inject(connection, payload, bits=0):
+    connection.sockets[-1].sendto(packet(connection, payload, bits), (connection.target.host, connection.target.port))
 
 
 def stream(stream_id, offset, data, fin=False):
