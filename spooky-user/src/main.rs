@@ -10,7 +10,8 @@ use spooky_user::controlplane::config::{self, Config};
 use spooky_user::controlplane::{boot, control, settings};
 use spooky_user::telemetry::logging;
 
-/// docs/codex/decisions/0066-mimalloc.md has the figures.
+/// docs/codex/decisions/0066-mimalloc.md has the figures. AddressSanitizer only sees what its own allocator gave out.
+#[cfg(not(asan))]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

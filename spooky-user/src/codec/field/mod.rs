@@ -8,8 +8,6 @@ mod malformed;
 mod section;
 
 #[cfg(test)]
-mod oracle;
-#[cfg(test)]
 mod properties;
 #[cfg(test)]
 mod tests;

@@ -1,10 +1,12 @@
 //! Tables from RFC 9114 §4 and the messages that a bare transport library lets through.
 
-use super::oracle::Line;
 use super::*;
 
 pub(super) const GET: [(&str, &str); 4] =
     [(":method", "GET"), (":scheme", "https"), (":authority", "example.com"), (":path", "/")];
+
+/// A field line.
+pub(super) type Line = (Vec<u8>, Vec<u8>);
 
 pub(super) fn lines(fields: &[(&str, &str)]) -> Vec<Line> {
     fields.iter().map(|(n, v)| (n.as_bytes().to_vec(), v.as_bytes().to_vec())).collect()
