@@ -100,7 +100,10 @@ impl Server {
         let (mut bytes, mut out) = (datagram.to_vec(), [0; ANSWER_SIZE]);
         let datagram = Datagram { bytes: &mut bytes, path };
         let disposition = self.endpoint.receive(arrival, datagram, |_| true, &mut out);
-        let size = if let Disposition::Reply(size) = disposition { size } else { 0 };
+        let size = match disposition {
+            Disposition::Reply(size) | Disposition::Refused(_, size) => size,
+            Disposition::Delivered(_) | Disposition::Stray(_) | Disposition::Dropped => 0,
+        };
         (disposition, out[..size].to_vec())
     }
 
@@ -215,7 +218,7 @@ impl Pair {
             while let Ok((size, _)) = self.client.send(&mut buffer) {
                 moved = true;
                 let (disposition, _) = self.server.receive(&buffer[..size], client(0));
-                if let Disposition::Delivered(key) = disposition {
+                if let Disposition::Delivered(key) | Disposition::Refused(key, _) = disposition {
                     self.key = Some(key);
                 }
             }

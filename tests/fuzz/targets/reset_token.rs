@@ -93,7 +93,9 @@ impl Edge {
                 assert!(!ours || size < 22 || was_limited, "no reset for {size}")
             }
             Disposition::Stray(_) => assert!(!ours),
-            Disposition::Delivered(_) => panic!("there is no connection"),
+            Disposition::Delivered(_) | Disposition::Refused(..) => {
+                panic!("there is no connection")
+            }
         }
     }
 

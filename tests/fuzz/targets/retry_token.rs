@@ -99,7 +99,7 @@ impl Client {
         let good = self.held == self.given && self.waited <= LIFETIME;
         assert_eq!(validated == 1, good, "{:?} for {:?}", self.held, self.given);
         match disposition {
-            Disposition::Delivered(key) => {
+            Disposition::Delivered(key) | Disposition::Refused(key, _) => {
                 assert!(good, "a connection without a token");
                 self.server.close(key);
             }

@@ -99,13 +99,15 @@ impl Front {
         agrees_with_quiche(datagram, &header);
         self.counted.entry(from).or_default().0 += datagram.len();
         let (disposition, reply) = self.server.receive(datagram, from);
+        self.counted.entry(from).or_default().1 += reply.len();
+        assert!(reply.len() <= datagram.len(), "{} octets for {}", reply.len(), datagram.len());
         match disposition {
-            Disposition::Reply(size) => {
-                assert!(size <= datagram.len(), "{size} octets for {}", datagram.len());
-                self.counted.entry(from).or_default().1 += reply.len();
+            Disposition::Delivered(key) | Disposition::Refused(key, _) => {
+                if !self.keys.contains(&key) {
+                    self.keys.push(key);
+                }
             }
-            Disposition::Delivered(key) if !self.keys.contains(&key) => self.keys.push(key),
-            Disposition::Delivered(_) | Disposition::Dropped => {}
+            Disposition::Reply(_) | Disposition::Dropped => {}
             Disposition::Stray(owner) => panic!("a stray of {owner:?}, and nobody has its keys"),
         }
         self.send();
