@@ -5,10 +5,11 @@
 
 use std::sync::Arc;
 
+use crate::dataplane::filter::admission::Admission;
 use crate::dataplane::filter::ip_access::AccessList;
 use crate::dataplane::route::Table;
 use crate::dataplane::upstream::cluster::Cluster;
-use crate::id::{ClusterId, ListenerId};
+use crate::id::{ClusterId, ListenerId, RouteId};
 
 /// Everything a request needs to know of the configuration. A request keeps the snapshot it began with.
 #[derive(Debug)]
@@ -17,6 +18,8 @@ pub struct Snapshot {
     pub version: u64,
     /// Which route a request takes.
     pub routes: Table,
+    /// What each route admits, by [`crate::id::RouteId`].
+    pub admissions: Vec<Admission>,
     /// Upstreams by [`crate::id::ClusterId`].
     pub clusters: Vec<Arc<Cluster>>,
     /// Names of listeners by [`crate::id::ListenerId`], closing ones included.
@@ -30,6 +33,12 @@ impl Snapshot {
     #[must_use]
     pub fn listener(&self, id: ListenerId) -> &str {
         self.listeners.get(id.index()).and_then(Option::as_deref).unwrap_or_default()
+    }
+
+    /// What a route of this snapshot admits.
+    #[must_use]
+    pub fn admission(&self, id: RouteId) -> Option<&Admission> {
+        self.admissions.get(usize::from(id.0))
     }
 
     /// The upstream of a route of this snapshot.

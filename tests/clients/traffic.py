@@ -113,6 +113,28 @@ async def load(context):
     }
 
 
+async def paced(context):
+    """GET `path`, `rate` a second for `seconds`, by turns over `connections`, of which one goes on from a new local port each
+    `rebind_every` seconds. Returns how many were sent, and the statuses.
+    """
+    args = context.args
+    connections = [await Connection.open(context.target) for _ in range(args.get("connections", 1))]
+    begun, sent, rebound, asked = time.monotonic(), 0, 0, []
+    every = args.get("rebind_every", args["seconds"] + 1)
+    while (elapsed := time.monotonic() - begun) < args["seconds"]:
+        if elapsed > every * (rebound + 1):
+            await connections[rebound % len(connections)].rebind()
+            rebound += 1
+        connection = connections[sent % len(connections)]
+        asked.append(asyncio.ensure_future(connection.request("GET", args["path"], timeout=10.0)))
+        sent += 1
+        await asyncio.sleep(max(0.0, begun + sent / args["rate"] - time.monotonic()))
+    statuses = Counter(str(answer.status) for answer in await asyncio.gather(*asked))
+    for connection in connections:
+        await connection.finish()
+    return {"sent": sent, "rebound": rebound, "statuses": dict(statuses)}
+
+
 async def crosstalk(context):
     """`requests` POSTs to /echo-body over `connections`, each with its own ID in path, field and body.
 
@@ -308,4 +330,4 @@ async def hold(context):
     return dict(fates)
 
 
-SCENARIOS = [hold, stop_reading, give_up, requests, connect, load, crosstalk, cancel, drain]
+SCENARIOS = [hold, stop_reading, give_up, requests, connect, load, paced, crosstalk, cancel, drain]

@@ -98,6 +98,8 @@ fn the_full_file_means_what_the_least_file_means() {
     assert_eq!(probe.path, probe_default.path);
     assert_eq!(probe.interval, probe_default.interval);
     assert_eq!(probe.jitter_percent, probe_default.jitter.0);
+    let rate = config.routes[0].rate_limit.expect("rate_limit is there now");
+    assert_eq!((rate.requests, rate.burst, rate.per.as_secs()), (100, 100, 1));
 }
 
 #[test]

@@ -6,13 +6,20 @@ use serde_json::{Value, json};
 use spooky_tests::origin::body::Content;
 use spooky_tests::wait;
 
-use spooky_tests::scene::{LONG, SOON, Scene, assert_ok, body_json};
+use spooky_tests::scene::{LONG, SOON, Scene, Turn, assert_ok, body_json};
 
 const GIBIBYTE: u64 = 1 << 30;
 const MEBIBYTE: u64 = 1 << 20;
 /// What memory may grow by while a slow transfer is watched.
 const GROWTH_MAX: u64 = 8 * MEBIBYTE;
 const WATCHED: Duration = Duration::from_secs(20);
+
+/// Alone, and a request may be as large as it likes.
+fn unlimited(backends: usize) -> Scene {
+    Scene::with(Turn::alone(), backends, |config, backends| {
+        config.forward(backends).set("/routes/0/max_request_body", json!("unlimited"))
+    })
+}
 
 #[test]
 fn a_gibibyte_down_at_full_speed_has_the_right_hash() {
@@ -27,7 +34,7 @@ fn a_gibibyte_down_at_full_speed_has_the_right_hash() {
 
 #[test]
 fn a_gibibyte_up_at_full_speed_has_the_right_hash() {
-    let scene = Scene::alone(1);
+    let scene = unlimited(1);
     let args = json!({ "path": "/hash", "length": GIBIBYTE, "timeout": 280 });
     let result = scene.target.curl("upload", args, LONG);
     assert_eq!((&result["error"], &result["status"]), (&Value::Null, &json!(200)), "{result:#}");
@@ -58,7 +65,7 @@ fn a_slow_reader_holds_no_memory_and_nobody_up() {
 
 #[test]
 fn a_slow_backend_holds_no_memory_and_nobody_up() {
-    let scene = Scene::alone(2);
+    let scene = unlimited(2);
     warm_up(&scene);
     let args = json!({ "path": format!("/slow-read?rate={MEBIBYTE}"), "length": GIBIBYTE });
     let mut slow = scene.target.start("upload", args);

@@ -8,12 +8,13 @@
 //! reload.rs        SIGHUP                                           listeners.rs ports that come, go and move
 //! tls.rs           certificates by name, verified backends          path.rs      loss, and clients that change ports
 //! steering.rs      XDP and reuseport in namespaces, four workers    faults.rs    panics, workers that end
-//! memory.rs        what is given up when memory is scarce
+//! memory.rs        what is given up when memory is scarce           admission.rs what a route admits
 //! load.rs          the load generator and the floor it is measured against, in small numbers
 //! ```
 //!
 //! Each test asserts what the client saw, and where the way of a packet or request matters, the metrics that prove it.
 
+mod admission;
 mod backends;
 mod body;
 mod cancellation;

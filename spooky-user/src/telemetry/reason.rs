@@ -77,6 +77,10 @@ reasons! {
         RequestBodyRate = "request_body_rate",
         /// A client did not take its response.
         ResponseDrain = "response_drain_timeout",
+        /// A request had more content than its route admits.
+        BodySize = "request_body_size",
+        /// A request was one too many for its route.
+        RateLimit = "rate_limit",
         /// Too much came that cannot be read because of gaps: the connection was closed.
         Unreadable = "unreadable",
         /// Connections to backends ended under a client's requests: its connection was closed.

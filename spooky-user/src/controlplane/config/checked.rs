@@ -11,6 +11,7 @@ use ipnet::IpNet;
 
 use super::schema::{Attach, EbpfMode, Level, LogFormat, OnFailure};
 use crate::dataplane::balance::{HashOn, Policy};
+use crate::dataplane::filter::rate_limit;
 use crate::dataplane::quic::settings::{Http3Settings, QuicSettings};
 use crate::dataplane::quic::tls::CertificateFiles;
 use crate::dataplane::route::{HostPattern, PathPattern};
@@ -201,6 +202,10 @@ pub struct RouteConfig {
     pub path: PathPattern,
     /// Place in [`Config::upstreams`].
     pub upstream: ClusterId,
+    /// Octets of content a request may have; `u64::MAX` is no limit.
+    pub request_body_max: u64,
+    /// How many requests there may be.
+    pub rate_limit: Option<rate_limit::Settings>,
 }
 
 /// Metrics and health.

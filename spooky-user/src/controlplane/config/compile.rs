@@ -3,9 +3,11 @@
 
 use std::sync::Arc;
 
-use super::checked::{Config, UpstreamConfig};
+use super::checked::{Config, RouteConfig, UpstreamConfig};
 use crate::dataplane::balance::Balancer;
+use crate::dataplane::filter::admission::Admission;
 use crate::dataplane::filter::ip_access::AccessList;
+use crate::dataplane::filter::rate_limit::RateLimit;
 use crate::dataplane::route::{Route, Rule, Table};
 use crate::dataplane::upstream::cluster::{Cluster, Endpoint, Health};
 use crate::id::{ClusterId, RouteId};
@@ -32,6 +34,7 @@ pub fn compile(
     Snapshot {
         version: previous.map_or(1, |snapshot| snapshot.version + 1),
         routes: routes(config, registry),
+        admissions: admissions(config, previous),
         clusters,
         listeners,
         access: AccessList::new(access.default_deny, &access.allow, &access.deny),
@@ -72,6 +75,23 @@ fn cluster(
         settings: Arc::clone(&upstream.settings),
         health_check: upstream.health_check.clone(),
     }
+}
+
+/// A rate limit that is as before keeps its state: a reload forgives nobody.
+fn admissions(config: &Config, previous: Option<&Snapshot>) -> Vec<Admission> {
+    let before = |name: &str| {
+        let previous = previous?;
+        let route = previous.routes.routes().iter().find(|route| &*route.name == name)?;
+        previous.admission(route.id)?.rate.as_ref()
+    };
+    let admission = |route: &RouteConfig| {
+        let rate = route.rate_limit.map(|settings| {
+            let old = before(&route.name).filter(|old| *old.settings() == settings);
+            old.map_or_else(|| Arc::new(RateLimit::new(settings)), Arc::clone)
+        });
+        Admission { request_body_max: route.request_body_max, rate }
+    };
+    config.routes.iter().map(admission).collect()
 }
 
 #[expect(clippy::expect_used, reason = "`check` builds the same table from the same routes")]

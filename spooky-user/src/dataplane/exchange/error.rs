@@ -69,6 +69,10 @@ pub enum Kind {
     RequestTimeout,
     /// The client took nothing of its response for `http3.response_drain_timeout`.
     ClientStalled,
+    /// The request has more content than its route admits.
+    BodyTooLarge,
+    /// There were more requests than the route admits.
+    RateLimited,
     /// spooky is short of memory and did not accept the request.
     MemoryScarce,
     /// spooky is shutting down and did not accept the request.
@@ -99,7 +103,9 @@ impl ProxyError {
             | Kind::ClientGone
             | Kind::ClientMalformed
             | Kind::RequestTimeout
-            | Kind::ClientStalled => Origin::Downstream,
+            | Kind::ClientStalled
+            | Kind::BodyTooLarge
+            | Kind::RateLimited => Origin::Downstream,
             Kind::ConnectFailed
             | Kind::ConnectTimeout
             | Kind::TlsFailed
@@ -141,6 +147,8 @@ impl ProxyError {
             | Kind::ClientMalformed
             | Kind::RequestTimeout
             | Kind::ClientStalled
+            | Kind::BodyTooLarge
+            | Kind::RateLimited
             | Kind::MemoryScarce
             | Kind::ShuttingDown => Retry::Never,
         }
@@ -153,6 +161,8 @@ impl ProxyError {
             Kind::NoRoute => StatusCode::NOT_FOUND,
             Kind::ClientGone | Kind::ClientMalformed => StatusCode::BAD_REQUEST,
             Kind::RequestTimeout | Kind::ClientStalled => StatusCode::REQUEST_TIMEOUT,
+            Kind::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Kind::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             Kind::NoHealthyEndpoint
             | Kind::PoolFull
             | Kind::PoolTimeout
@@ -195,6 +205,8 @@ impl ProxyError {
             Kind::ClientMalformed => "client_malformed",
             Kind::RequestTimeout => "request_timeout",
             Kind::ClientStalled => "client_stalled",
+            Kind::BodyTooLarge => "body_too_large",
+            Kind::RateLimited => "rate_limited",
             Kind::MemoryScarce => "memory_scarce",
             Kind::ShuttingDown => "shutting_down",
         }

@@ -2,4 +2,6 @@
 //!
 //! May import: exchange, codec, id, telemetry; never route or balance.
 
+pub mod admission;
 pub mod ip_access;
+pub mod rate_limit;

@@ -1,5 +1,7 @@
 //! Heads on their way: what a backend is sent, what a client is sent when spooky answers itself, what a hash policy hashes.
 
+use std::time::Duration;
+
 use http::header::{CONTENT_LENGTH, COOKIE};
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri, Version};
@@ -44,12 +46,16 @@ fn uri(exchange: &Exchange, endpoint: &Endpoint) -> Option<Uri> {
 }
 
 /// The fields of a response without content that spooky makes.
-pub(super) fn own_response(status: StatusCode) -> HeaderMap {
+///
+/// With 503 and 429 it says when to come back (RFC 9110 §10.2.3), in whole seconds, one at least: endpoints are well again
+/// within a few health checks.
+pub(super) fn own_response(status: StatusCode, retry_after: Duration) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(2);
     headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
-    if status == StatusCode::SERVICE_UNAVAILABLE {
-        // One second: endpoints come back within a few health checks (RFC 9110 §10.2.3).
-        headers.insert(http::header::RETRY_AFTER, HeaderValue::from_static("1"));
+    if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
+        let seconds = retry_after.as_millis().div_ceil(1000).max(1);
+        let seconds = u64::try_from(seconds).unwrap_or(u64::MAX);
+        headers.insert(http::header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     headers
 }

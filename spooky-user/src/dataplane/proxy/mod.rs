@@ -1,6 +1,6 @@
 //! The story of a request: find its route, choose an endpoint, send it, relay both bodies, account for it.
 //!
-//! Runs as one task for each exchange on the worker's thread. May import: snapshot, exchange, route, balance, upstream,
+//! Runs as one task for each exchange on the worker's thread. May import: snapshot, exchange, route, balance, filter, upstream,
 //! codec, id, telemetry. Must not import quic or downstream.
 
 mod attempt;
@@ -23,13 +23,15 @@ use super::exchange::blame::Death;
 use super::exchange::error::{Kind, ProxyError};
 use super::exchange::link::{AbortCode, Link, Outbound};
 use super::fault::{self, Point};
+use super::filter::admission::Admission;
+use super::filter::rate_limit::Verdict;
 use super::pressure::{Level, Pressure};
 use super::upstream::Pools;
 use crate::id::WorkerId;
 use crate::snapshot::Snapshot;
 use crate::telemetry::access_log::WorkerLog;
 use crate::telemetry::metrics::{RouteMetrics, WorkerMetrics};
-use crate::telemetry::reason::Panicked;
+use crate::telemetry::reason::{LimitReason, Panicked};
 use crate::telemetry::request_id::Generator;
 
 /// What every exchange of one worker needs. Lives on the worker's thread.
@@ -88,6 +90,11 @@ pub async fn serve(mut exchange: Exchange, context: Rc<Context>) {
     let outcome = run(&mut exchange, &snapshot, &context, &mut record).await;
     if let Err(failure) = outcome {
         record.error = Some(failure.error.kind);
+        match failure.error.kind {
+            Kind::BodyTooLarge => context.metrics.limits_reached.inc(LimitReason::BodySize),
+            Kind::RateLimited => context.metrics.limits_reached.inc(LimitReason::RateLimit),
+            _ => {}
+        }
         context.metrics.proxy_errors.inc(failure.error.kind as usize, failure.error.label());
         answer(&exchange, &failure, &mut record, &context);
     }
@@ -111,6 +118,9 @@ async fn run<'s>(
         .find(head.authority.host(), head.target.path())
         .ok_or(Failure::before_head(Kind::NoRoute))?;
     record.route = Some(route);
+    if let Some(admission) = snapshot.admission(route.id) {
+        admit(exchange, admission, context, record)?;
+    }
     let cluster = snapshot.cluster(route.cluster).ok_or(Failure::before_head(Kind::NoRoute))?;
     record.cluster = Some(cluster);
     // What is hashed is what the client sent.
@@ -119,13 +129,40 @@ async fn run<'s>(
     retry::attempts(exchange, cluster, key, context, record).await
 }
 
+/// Whether a request keeps to what its route admits, as far as its head shows.
+fn admit(
+    exchange: &Exchange,
+    admission: &Admission,
+    context: &Context,
+    record: &mut Record<'_>,
+) -> Result<(), Failure> {
+    if let Some(rate) = &admission.rate {
+        match rate.admit(exchange.client.address, exchange.opened) {
+            Verdict::Admitted { displaced } => {
+                context.metrics.rate_limit_displaced.add(u64::from(displaced));
+            }
+            Verdict::Refused(wait) => {
+                record.retry_after = wait;
+                return Err(Failure::before_head(Kind::RateLimited));
+            }
+        }
+    }
+    record.request_body_max = admission.request_body_max;
+    if exchange.head.content_length.is_some_and(|length| length > admission.request_body_max) {
+        return Err(Failure::before_head(Kind::BodyTooLarge));
+    }
+    Ok(())
+}
+
 /// Tells the client what became of its request: a status while there is none yet, a reset afterwards, never a clean end.
 fn answer(exchange: &Exchange, failure: &Failure, record: &mut Record<'_>, context: &Context) {
     let link = &exchange.link;
     match failure.error.kind {
         // The session has seen to the stream already.
         Kind::ClientGone | Kind::ClientMalformed | Kind::ClientStalled => {}
-        Kind::RequestTimeout if failure.head_sent => link.abort(AbortCode::Cancelled),
+        Kind::RequestTimeout | Kind::BodyTooLarge if failure.head_sent => {
+            link.abort(AbortCode::Cancelled);
+        }
         _ if failure.head_sent => {
             context.metrics.response_resets.inc();
             link.abort(AbortCode::Internal);
@@ -134,7 +171,8 @@ fn answer(exchange: &Exchange, failure: &Failure, record: &mut Record<'_>, conte
         _ => {
             let status = failure.error.status();
             record.status = Some(status.as_u16());
-            link.send(Outbound::Head(status, forward::own_response(status), true));
+            let fields = forward::own_response(status, record.retry_after);
+            link.send(Outbound::Head(status, fields, true));
         }
     }
 }

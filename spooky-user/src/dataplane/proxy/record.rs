@@ -33,6 +33,10 @@ pub(super) struct Record<'s> {
     pub error: Option<Kind>,
     /// From the head received to the backend's response head.
     pub first_byte: Option<Duration>,
+    /// Octets of content its route admits.
+    pub request_body_max: u64,
+    /// When a client that is refused may come back.
+    pub retry_after: Duration,
     /// Body octets received from the client and passed on.
     pub request_bytes: u64,
     /// Body octets received from the backend and passed on.
@@ -52,6 +56,8 @@ impl<'s> Record<'s> {
             status: None,
             error: None,
             first_byte: None,
+            request_body_max: u64::MAX,
+            retry_after: Duration::ZERO,
             request_bytes: 0,
             response_bytes: 0,
             began: SystemTime::now(),

@@ -174,6 +174,10 @@ impl<'e> Relay<'e> {
         match next {
             Inbound::Data(data) => {
                 self.body_consumed = true;
+                let length = record.request_bytes.saturating_add(data.len() as u64);
+                if length > record.request_body_max {
+                    return Err(ProxyError::new(Kind::BodyTooLarge));
+                }
                 self.waiting = data;
                 return Ok(self.push_waiting(cx, record));
             }

@@ -123,6 +123,8 @@ worker_metrics! {
     requests_rejected: Counter = Counter::new();
     /// Limits on what a connection or request may do that were reached, by limit.
     limits_reached: Counters<LimitReason> = Counters::new();
+    /// Clients whose debt to a rate limit was forgotten because its table (`rate_limit.clients`) was full.
+    rate_limit_displaced: Counter = Counter::new();
     /// Requests the client cancelled.
     requests_cancelled: Counter = Counter::new();
     /// Responses that spooky reset after their head was sent.

@@ -7,6 +7,7 @@ use crate::codec::path::Target;
 use crate::controlplane::config::checked::RouteConfig;
 use crate::controlplane::config::schema;
 use crate::controlplane::config::suggest::nearest;
+use crate::dataplane::filter::rate_limit;
 use crate::dataplane::route::{HostPattern, PathPattern, duplicates};
 use crate::id::ClusterId;
 
@@ -92,7 +93,27 @@ fn one(
         return None;
     };
     let upstream = ClusterId(u16::try_from(upstream?).ok()?);
-    Some(RouteConfig { name: route.name.as_str().into(), hosts, path, upstream })
+    Some(RouteConfig {
+        name: route.name.as_str().into(),
+        hosts,
+        path,
+        upstream,
+        request_body_max: route.max_request_body.octets(),
+        rate_limit: route.rate_limit.as_ref().map(rate_limit),
+    })
+}
+
+fn rate_limit(limit: &schema::RateLimit) -> rate_limit::Settings {
+    rate_limit::Settings {
+        requests: limit.requests,
+        per: limit.per,
+        burst: limit.burst.unwrap_or(limit.requests),
+        counted: match limit.counted {
+            schema::Counted::Client => rate_limit::Counted::Client,
+            schema::Counted::Route => rate_limit::Counted::Route,
+        },
+        clients: limit.clients,
+    }
 }
 
 fn alike(

@@ -5,6 +5,7 @@
 
 mod host;
 mod listener;
+mod route;
 mod upstream;
 
 pub use host::{
@@ -15,9 +16,10 @@ pub use listener::{
     AddressValidation, Certificate, CidSection, Congestion, ConnectionWindow, Http3, Listener,
     Protocol, Quic, Resets, StatelessReset, StreamWindow, Tls, ValidationMode,
 };
+pub use route::{BodyLimit, Counted, Match, RateLimit, Route};
 pub use upstream::{
-    Endpoint, HashOn, HealthCheck, Http2, Keepalive, LoadBalancing, Match, Policy, Pool, Retry,
-    Route, Timeouts, Upstream, UpstreamTls,
+    Endpoint, HashOn, HealthCheck, Http2, Keepalive, LoadBalancing, Policy, Pool, Retry, Timeouts,
+    Upstream, UpstreamTls,
 };
 
 use super::read::{Named, section};

@@ -1,4 +1,4 @@
-//! Keys of upstreams and routes. May import: read, units.
+//! Keys of upstreams. May import: read, units.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -232,32 +232,5 @@ section! {
         healthy_after: u32 = "2", "1" ..= "100", live;
         /// How much of the interval is added or taken away by chance, so that probes do not come all at once.
         jitter: Percent = "15%", "0%" ..= "50%", live;
-    }
-}
-
-section! {
-    /// Which requests go to an upstream.
-    pub struct Route {
-        /// Its name in logs and metrics, unique among routes.
-        name: String = required, live;
-        /// Which requests. Without keys: all of them.
-        r#match: Match = "{}";
-        /// The name of the upstream that serves them.
-        upstream: String = required, live;
-    }
-}
-
-section! {
-    /// Which requests a route takes. Two routes may not match exactly the same.
-    pub struct Match {
-        /// Host names without port: exact, or `*.example.com` for one label or more before it. An exact host wins over a
-        /// wildcard, a longer wildcard over a shorter one, and any of them over a route without hosts.
-        hosts: Vec<String> = "[]", live;
-        /// Exactly this path, without the query. Wins over a prefix. Requests are routed by a normal form of their path: no
-        /// dot segments, no double slashes, `%61` decoded to `a`. Not together with `path_prefix`.
-        path: Option<String> = "null", live;
-        /// This path and everything below it: `/api` takes /api and /api/x, not /apix. The longest prefix wins. Without `path`
-        /// and `path_prefix`: every path.
-        path_prefix: Option<String> = "null", live;
     }
 }
