@@ -95,6 +95,7 @@ pub(crate) fn context(endpoint: &Arc<Endpoint>, metrics: &Arc<WorkerMetrics>) ->
     let snapshot = Snapshot {
         version: 1,
         routes: Table::build(vec![rule]).expect("one route"),
+        admissions: Vec::new(),
         clusters: vec![Arc::new(cluster)],
         listeners: vec![Some("edge".into())],
         access: AccessList::new(false, &[], &[]),
