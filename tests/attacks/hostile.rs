@@ -5,16 +5,14 @@ use std::io;
 
 use serde_json::json;
 use spooky_tests::hostile::{
-    END_HEADERS, END_STREAM, Hostile, Peer, STATUS_200, field, frame, indexed_field,
+    Conduct, END_HEADERS, END_STREAM, Hostile, Peer, STATUS_200, field, frame, indexed_field,
 };
 use spooky_tests::oracle::{self, Bounds};
 use spooky_tests::scene::{Scene, Turn, assert_ok};
 use spooky_tests::soak;
 
-type Misbehaviour = fn(&mut Peer, u32) -> io::Result<()>;
-
 /// A response head that no client may see (RFC 9113 §8.1.1).
-const HEADS: [(&str, Misbehaviour); 11] = [
+const HEADS: [(&str, Conduct); 11] = [
     ("d01-cr-lf", |peer, id| head(peer, id, &[field(b"x-split", b"a\r\nx-injected: 1")])),
     ("d01-nul", |peer, id| head(peer, id, &[field(b"x-nul", b"a\0b")])),
     ("d01-upper-case", |peer, id| head(peer, id, &[field(b"X-Upper", b"1")])),
@@ -35,7 +33,7 @@ fn head(peer: &mut Peer, stream_id: u32, fields: &[Vec<u8>]) -> io::Result<()> {
 }
 
 /// Floods and frames that end the connection to the backend, or at least its stream.
-const CONDUCT: [(&str, Misbehaviour); 10] = [
+const CONDUCT: [(&str, Conduct); 10] = [
     ("d02-window-update-0", |peer, id| {
         peer.head(id, STATUS_200, false)?;
         peer.send(frame::WINDOW_UPDATE, 0, id, &[0; 4])
@@ -88,20 +86,14 @@ fn flood() -> u32 {
 }
 
 /// A route `/NAME` to each hostile backend, everything else to an honest one.
-fn scene(cases: &[(&str, Misbehaviour)]) -> (Scene, Vec<Hostile>) {
+fn scene(cases: &[(&str, Conduct)]) -> (Scene, Vec<Hostile>) {
     let hostile: Vec<Hostile> =
         cases.iter().map(|(_, misbehave)| Hostile::start(*misbehave)).collect();
     let scene = Scene::with(Turn::alone(), 1, |config, backends| {
         let mut config = config.forward(backends).set("/workers/count", json!(1));
         for ((name, _), backend) in cases.iter().zip(&hostile) {
-            let endpoints = json!([{ "name": "h", "address": backend.address().to_string() }]);
-            let upstream =
-                json!({ "endpoints": endpoints, "timeouts": { "response_header": "5s" } });
-            config = config.set(&format!("/upstreams/{name}"), upstream).route(
-                name,
-                json!({ "path": format!("/{name}") }),
-                name,
-            );
+            let keys = json!({ "timeouts": { "response_header": "5s" } });
+            config = backend.behind(config, name, &keys);
         }
         config
     });

@@ -1,6 +1,9 @@
-//! Clients share connections to backends, and must not feel each other there: rows D11 and D12.
+//! Clients share connections to backends, and must not feel each other there: rows D11 to D13.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use serde_json::{Value, json};
+use spooky_tests::hostile::{Hostile, STATUS_200};
 
 use spooky_tests::scene::{LONG, SOON, Scene, Turn, assert_ok};
 
@@ -69,4 +72,63 @@ fn d12_requests_given_up_do_not_turn_the_backend_against_the_others() {
     // The backend (the h2 package with its own guards) closes a connection at 20 streams that were reset before it took them.
     assert_eq!(honest["outcome"].as_object().map(serde_json::Map::len), Some(1), "{honest:#}");
     assert_eq!(honest["errors"].as_array().map(Vec::len), Some(0), "{honest:#}");
+}
+
+/// Requests that the backend of D13 cannot bear and that came to it.
+static UNBEARABLE: AtomicU64 = AtomicU64::new(0);
+
+#[test]
+fn d13_who_ends_connections_for_others_is_found_and_cut_off() {
+    let backend = Hostile::start(|peer, id| {
+        if peer.block.len() < 2000 {
+            return peer.head(id, STATUS_200, true);
+        }
+        // A limit that spooky does not know of, and that this backend takes the connection for.
+        UNBEARABLE.fetch_add(1, Relaxed);
+        peer.go_away(id, 0x1)?;
+        peer.close()
+    });
+    let scene = Scene::with(Turn::alone(), 1, |config, backends| {
+        let config = config.forward(backends).set("/workers/count", json!(1));
+        backend.behind(config, "shared", &json!({ "pool": { "max_connections": 1 } }))
+    });
+    let args = json!({ "connections": 3, "parallel": 4, "report_every": 20, "path": "/shared" });
+    let mut honest = scene.target.start("load", args);
+    honest.event("progress", SOON);
+    let value: String = (0..4000).map(|n| char::from(b'a' + (n % 7) as u8)).collect();
+    let before = scene.spooky.metrics();
+    for method in ["GET", "POST"] {
+        let unbearable =
+            json!({ "method": method, "path": "/shared", "headers": [["x-large", value]] });
+        let args = json!({ "requests": vec![unbearable; 40], "answer_timeout": 5.0 });
+        let result = scene.target.run("requests", args, LONG);
+        let answers = result["answers"].as_array().cloned().unwrap_or_default();
+        let answered = answers.iter().filter(|answer| answer["end"] == "clean").count();
+        let came = UNBEARABLE.swap(0, Relaxed);
+        println!(
+            "D13: {method}: {answered} answered, {came} at the backend: {}",
+            result["closed_with"]
+        );
+        if method == "GET" {
+            assert_eq!(result["closed_with"], 0x107, "{result:#}");
+            // Each is sent twice: beside others, and alone.
+            assert!((3..=8).contains(&came), "{came}");
+        }
+    }
+    honest.stop();
+    let result = honest.result(LONG);
+    let after = scene.spooky.metrics();
+    let grew = |name: &str, labels: &[(&str, &str)]| after.growth(&before, name, labels);
+    println!(
+        "D13: honest: {} in {}, p99 {} s; {} connections, {} requests sent again",
+        result["done"],
+        result["outcome"],
+        result["p99"],
+        backend.connections(),
+        grew("spooky_retries_total", &[])
+    );
+    assert_eq!(result["outcome"].as_object().map(serde_json::Map::len), Some(1), "{result:#}");
+    assert_eq!(result["errors"], json!([]), "{result:#}");
+    let cut = [("reason", "backend_connections_lost")];
+    assert!(grew("spooky_limits_reached_total", &cut) >= 1.0);
 }

@@ -8,13 +8,17 @@
 //! malformed.rs    messages that break the rules, noise                                             A04, C01
 //! messages.rs     messages in every spelling, seen at a real backend                               C02 to C09
 //! hostile.rs      backends that break HTTP/2                                                       D01 to D05
-//! isolation.rs    clients that share a connection to a backend                                     D11, D12
+//! backends.rs     backends that give little, lie about bodies, answer early              D06, D07, D09
+//! isolation.rs    clients that share a connection to a backend                                     D11 to D13
+//! retries.rs      what is sent to a backend a second time                                          C11
 //! ```
 
+mod backends;
 mod hostile;
 mod isolation;
 mod limits;
 mod malformed;
 mod messages;
+mod retries;
 mod transport;
 mod validation;

@@ -143,20 +143,6 @@ fn interim_responses_come_before_the_final_one() {
 }
 
 #[test]
-fn an_early_response_ends_an_upload_without_ending_the_connection() {
-    let scene = Scene::new(1);
-    let upload = json!({
-        "method": "POST", "path": "/early-response", "body_length": 8 << 20,
-    });
-    let answers = answers(&scene, json!([upload, { "path": "/" }]));
-    assert_eq!(answers[0]["status"], 413, "{:#}", answers[0]);
-    assert_eq!(answers[0]["end"], "clean");
-    // RFC 9114 §4.1: the rest of the request is not needed, and that is no error.
-    assert_eq!(answers[0]["stop_sending_code"], 0x100);
-    assert_ok(&answers[1]);
-}
-
-#[test]
 fn many_fields_pass_in_one_response() {
     let scene = Scene::new(1);
     let answer = answers(&scene, json!([{ "path": "/headers/90" }])).remove(0);

@@ -24,6 +24,9 @@ pub const BUFFER_SIZE: usize = 112 * 1024;
 /// read buffer of the backend's connection, alive.
 pub const PIECES_MAX: usize = 128;
 
+/// Octets of a request's body that are kept until its answer begins, so that it can be sent again: a form, a call, no upload.
+pub const KEPT_MAX: usize = 64 * 1024;
+
 /// What comes next of the request, seen by the serving task.
 #[derive(Debug)]
 pub enum Inbound {
@@ -84,6 +87,17 @@ struct Request {
     buffered: usize,
     trailers: Option<HeaderMap>,
     ended: bool,
+    kept: Kept,
+}
+
+/// What the task has taken of the request.
+#[derive(Debug, Default)]
+struct Kept {
+    chunks: Vec<Bytes>,
+    size: usize,
+    trailers: Option<HeaderMap>,
+    /// There was too much, or the answer has begun.
+    over: bool,
 }
 
 #[derive(Debug, Default)]
@@ -226,18 +240,50 @@ impl Link {
         let mut request = self.request.borrow_mut();
         if let Some(data) = request.chunks.pop_front() {
             request.buffered -= data.len();
-            self.mailbox.release(data.len());
+            if !request.kept.keep(&data) {
+                self.mailbox.release(data.len() + request.kept.drop_all());
+            }
             drop(request);
             self.post();
             return Poll::Ready(Ok(Inbound::Data(data)));
         }
         if request.ended {
             return Poll::Ready(Ok(match request.trailers.take() {
-                Some(trailers) => Inbound::Trailers(trailers),
+                Some(trailers) => {
+                    if !request.kept.over {
+                        request.kept.trailers = Some(trailers.clone());
+                    }
+                    Inbound::Trailers(trailers)
+                }
                 None => Inbound::End,
             }));
         }
         Poll::Pending
+    }
+
+    /// Whether all that was taken of the request is still there.
+    #[must_use]
+    pub fn can_rewind(&self) -> bool {
+        !self.request.borrow().kept.over
+    }
+
+    /// The request begins anew, for another attempt. Only while [`Self::can_rewind`].
+    pub fn rewind(&self) {
+        let mut request = self.request.borrow_mut();
+        let kept = std::mem::take(&mut request.kept);
+        request.buffered += kept.size;
+        for data in kept.chunks.into_iter().rev() {
+            request.chunks.push_front(data);
+        }
+        if kept.trailers.is_some() {
+            request.trailers = kept.trailers;
+        }
+    }
+
+    /// The answer has begun: the request is not sent again.
+    pub fn forget_request(&self) {
+        let octets = self.request.borrow_mut().kept.drop_all();
+        self.mailbox.release(octets);
     }
 
     /// Whether the response side has room for one more piece of body. Register first.
@@ -277,7 +323,28 @@ impl Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        self.mailbox.release(self.request.get_mut().buffered + self.response.get_mut().buffered);
+        let request = self.request.get_mut();
+        let octets = request.buffered + request.kept.size + self.response.get_mut().buffered;
+        self.mailbox.release(octets);
+    }
+}
+
+impl Kept {
+    /// Keeps a piece that is being taken; `false` when nothing is kept any more.
+    fn keep(&mut self, data: &Bytes) -> bool {
+        if self.over || self.size + data.len() > KEPT_MAX || self.chunks.len() >= PIECES_MAX {
+            return false;
+        }
+        self.size += data.len();
+        self.chunks.push(data.clone());
+        true
+    }
+
+    /// Returns how many octets were kept.
+    fn drop_all(&mut self) -> usize {
+        let size = self.size;
+        *self = Self { over: true, ..Self::default() };
+        size
     }
 }
 
@@ -302,13 +369,42 @@ mod tests {
         assert_eq!(ready.buffered(), BUFFER_SIZE);
         assert!(ready.is_empty());
         assert!(matches!(link.poll_request(), Poll::Ready(Ok(Inbound::Data(_)))));
-        assert_eq!(link.request_room(), BUFFER_SIZE);
+        assert_eq!((link.request_room(), ready.buffered()), (BUFFER_SIZE, 0));
         let mut posted = Vec::new();
         mailbox.take(&mut posted);
         assert_eq!(posted, [4]);
         assert!(link.poll_request().is_pending());
         link.end_request(None);
         assert!(matches!(link.poll_request(), Poll::Ready(Ok(Inbound::End))));
+    }
+
+    #[test]
+    fn what_was_taken_can_be_had_again_until_it_is_too_much() {
+        let (link, _mailbox, ready) = link();
+        let next = || match link.poll_request() {
+            Poll::Ready(Ok(Inbound::Data(data))) => data.len(),
+            Poll::Ready(Ok(Inbound::Trailers(_))) => 1,
+            _ => 0,
+        };
+        link.push_request(Bytes::from(vec![0; 5]));
+        link.push_request(Bytes::from(vec![0; 6]));
+        link.end_request(Some(HeaderMap::new()));
+        assert_eq!([next(), next(), next(), next(), ready.buffered()], [5, 6, 1, 0, 11]);
+        assert!(link.can_rewind());
+        link.rewind();
+        assert_eq!([next(), next(), next(), next(), ready.buffered()], [5, 6, 1, 0, 11]);
+        link.push_request(Bytes::from(vec![0; KEPT_MAX - 10]));
+        assert_eq!([next(), ready.buffered()], [KEPT_MAX - 10, 0]);
+        assert!(!link.can_rewind());
+    }
+
+    #[test]
+    fn nothing_is_kept_once_the_answer_has_begun() {
+        let (link, _mailbox, ready) = link();
+        link.push_request(Bytes::from(vec![0; 5]));
+        assert!(matches!(link.poll_request(), Poll::Ready(Ok(Inbound::Data(_)))));
+        link.forget_request();
+        assert_eq!((link.can_rewind(), ready.buffered()), (false, 0));
     }
 
     #[test]

@@ -75,8 +75,6 @@ pub struct Parts {
 struct Failure {
     error: ProxyError,
     head_sent: bool,
-    /// Body octets of the request are gone, so it cannot be sent again.
-    body_consumed: bool,
     /// The connection to the backend ended under it.
     death: Option<Rc<Death>>,
 }
@@ -230,7 +228,7 @@ impl std::fmt::Debug for Context {
 
 impl Failure {
     fn before_head(kind: Kind) -> Self {
-        Self { error: ProxyError::new(kind), head_sent: false, body_consumed: false, death: None }
+        Self { error: ProxyError::new(kind), head_sent: false, death: None }
     }
 }
 

@@ -37,7 +37,7 @@ pub(super) struct Record<'s> {
     pub request_body_max: u64,
     /// When a client that is refused may come back.
     pub retry_after: Duration,
-    /// Body octets received from the client and passed on.
+    /// Body octets received from the client and passed on in the last attempt.
     pub request_bytes: u64,
     /// Body octets received from the backend and passed on.
     pub response_bytes: u64,
@@ -68,6 +68,7 @@ impl<'s> Record<'s> {
     pub(super) fn attempted(&mut self, endpoint: &'s Endpoint) {
         self.endpoint = Some(endpoint);
         self.attempts += 1;
+        self.request_bytes = 0;
     }
 
     /// The request is over.

@@ -39,7 +39,6 @@ pub(super) struct Relay<'e> {
     waiting: Bytes,
     download: Download,
     last_progress: Instant,
-    body_consumed: bool,
     upload_ended: bool,
     /// Interim responses seen.
     interim: u8,
@@ -73,7 +72,6 @@ impl<'e> Relay<'e> {
             waiting: Bytes::new(),
             download: Download::Head(response),
             last_progress: Instant::now(),
-            body_consumed: false,
             interim: 0,
         }
     }
@@ -103,7 +101,6 @@ impl<'e> Relay<'e> {
             Err(error) => Err(Failure {
                 error,
                 head_sent: !matches!(self.download, Download::Head(_)),
-                body_consumed: self.body_consumed,
                 death: None,
             }),
         }
@@ -173,7 +170,6 @@ impl<'e> Relay<'e> {
         // A failed send is the response's to report: it knows whether the backend refused, reset or broke.
         match next {
             Inbound::Data(data) => {
-                self.body_consumed = true;
                 let length = record.request_bytes.saturating_add(data.len() as u64);
                 if length > record.request_body_max {
                     return Err(ProxyError::new(Kind::BodyTooLarge));
@@ -234,11 +230,14 @@ impl<'e> Relay<'e> {
             if parts.status == StatusCode::SWITCHING_PROTOCOLS || self.interim > INTERIM_MAX {
                 return Err(ProxyError::new(Kind::UpstreamProtocol));
             }
+            // Something was answered.
+            self.link.forget_request();
             self.link.send(Outbound::Informational(parts.status, parts.headers));
             return Ok(Step::Progress);
         }
         let Poll::Ready(head) = Pin::new(response).poll(cx) else { return Ok(Step::Wait) };
         let head: Response<RecvStream> = head.map_err(|error| classify(&error))?;
+        self.link.forget_request();
         let now = Instant::now();
         on_head(now);
         record.first_byte = Some(now.saturating_duration_since(opened));

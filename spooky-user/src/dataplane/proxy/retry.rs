@@ -66,6 +66,7 @@ pub(super) async fn attempts<'s>(
             }
         }
         context.metrics.retries.inc();
+        exchange.link.rewind();
         last = failure;
     }
 }
@@ -135,7 +136,8 @@ impl<'c> Tries<'c> {
 impl Failure {
     /// RFC 9110 §9.2.2: what may have been processed is repeated only when repeating it changes nothing.
     pub(super) fn may_try_again(&self, exchange: &Exchange) -> bool {
-        if self.head_sent || self.body_consumed {
+        // Body that was sent and is not kept is gone.
+        if self.head_sent || !exchange.link.can_rewind() {
             return false;
         }
         match self.error.retry() {
