@@ -15,8 +15,9 @@ const H3_MESSAGE_ERROR: u64 = 0x10e;
 //= type=test
 //# Malformed requests or responses that are detected MUST be treated as a
 //# stream error of type H3_MESSAGE_ERROR.
+/// Rows C01 and C04: the fifteen of the first, the fields of one hop of the second, and more.
 #[test]
-fn c01_malformed_messages_are_stream_errors_and_reach_no_backend() {
+fn c01_c04_malformed_messages_are_stream_errors_and_reach_no_backend() {
     let scene = Scene::new(1);
     let before = scene.spooky.metrics();
     let result = scene.target.run("malformed", json!({}), LONG);

@@ -138,11 +138,12 @@ async def paced(context):
 async def crosstalk(context):
     """`requests` POSTs to /echo-body over `connections`, each with its own ID in path, field and body.
 
-    A fraction `cancel` of them is given up at a random moment. An answer that carries another ID is what must not be.
+    A fraction `cancel` of them is given up at a random moment, and a fraction `faults` goes to where the backend resets the
+    stream within its answer. An answer that carries another ID is what must not be.
     """
     args = context.args
     count, width = args["requests"], args["connections"]
-    cancel, parallel = args.get("cancel", 0.2), args.get("parallel", 5)
+    cancel, faults, parallel = args.get("cancel", 0.2), args.get("faults", 0.0), args.get("parallel", 5)
     outcome, wrong, errors = Counter(), [], []
     ids = iter(range(count))
 
@@ -151,6 +152,11 @@ async def crosstalk(context):
         body = (tag + ";").encode() * context.random.randint(1, 200)
         headers = [("x-request-tag", tag)]
         give_up = context.random.random() < cancel
+        if not give_up and context.random.random() < faults / (1 - cancel):
+            answer = await connection.request("GET", f"/reset-after/500?id={tag}", headers, keep=False)
+            outcome["reset by the backend" if answer.end == "reset" else f"not reset: {answer.end}"] += 1
+            connection.forget(answer.stream_id)
+            return
         stream_id = connection.start("POST", f"/echo-body?id={tag}", headers, end=False, keep=True)
         if give_up and context.random.random() < 0.3:
             connection.cancel(stream_id)

@@ -18,10 +18,11 @@ const H3_REQUEST_REJECTED: u64 = 0x10b;
 //# identifiers, but the identifier in each frame MUST NOT be greater than
 //# the identifier in any previous frame, since clients might already have
 //# retried unprocessed requests on another HTTP connection.
+/// Row B11.
 #[test]
-fn what_is_in_flight_ends_and_what_comes_later_is_rejected() {
+fn b11_what_is_in_flight_ends_and_what_comes_later_is_rejected() {
     let mut scene = Scene::new(1);
-    let args = json!({ "path": "/delay/2000", "count": 30 });
+    let args = json!({ "path": "/delay/2000", "count": 50 });
     let mut client = scene.target.start("drain", args);
     client.event("started", SOON);
     scene.spooky.terminate();
@@ -32,10 +33,10 @@ fn what_is_in_flight_ends_and_what_comes_later_is_rejected() {
     assert_eq!(newcomer["connected"], false, "nothing new is accepted: {newcomer:#}");
     let result = client.result(SOON);
     let answers = result["answers"].as_array().cloned().unwrap_or_default();
-    assert_eq!(answers.len(), 30);
+    assert_eq!(answers.len(), 50);
     answers.iter().for_each(assert_ok);
-    // First any ID, so that nobody begins anew; then the first that was not seen: 30 requests, and one more before them.
-    assert_eq!(result["goaways"], json!([(1_u64 << 62) - 4, 4 * 31]));
+    // First any ID, so that nobody begins anew; then the first that was not seen: 50 requests, and one more before them.
+    assert_eq!(result["goaways"], json!([(1_u64 << 62) - 4, 4 * 51]));
     let late = &result["late"];
     assert_eq!((&late["end"], &late["reset_code"]), (&json!("reset"), &json!(H3_REQUEST_REJECTED)));
     assert_eq!(result["closed_with"], 0x100, "H3_NO_ERROR: {result:#}");
