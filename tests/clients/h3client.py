@@ -185,6 +185,20 @@ class PacedQuic(QuicConnection):
             stream.receiver.highest_offset = highest
 
 
+def configuration(target, **configured):
+    """aioquic's, for this target."""
+    settings = QuicConfiguration(
+        is_client=True, alpn_protocols=[target.alpn], idle_timeout=target.idle_timeout, **configured
+    )
+    settings.server_name = target.server_name
+    settings.max_datagram_size = 1200
+    if target.ca:
+        settings.load_verify_locations(target.ca)
+    if target.insecure:
+        settings.verify_mode = ssl.CERT_NONE
+    return settings
+
+
 class Connection(QuicConnectionProtocol):
     """One QUIC connection with HTTP/3 on it."""
 
@@ -210,18 +224,10 @@ class Connection(QuicConnectionProtocol):
     @classmethod
     async def begin(cls, target, quic_class=PacedQuic, rate=None, window=256 * 1024, **configured):
         """Sends the first flight and waits for nothing. `configured` goes into aioquic's configuration."""
-        configuration = QuicConfiguration(
-            is_client=True, alpn_protocols=[target.alpn], idle_timeout=target.idle_timeout, **configured
-        )
-        configuration.server_name = target.server_name
-        configuration.max_datagram_size = 1200
-        if target.ca:
-            configuration.load_verify_locations(target.ca)
-        if target.insecure:
-            configuration.verify_mode = ssl.CERT_NONE
+        settings = configuration(target, **configured)
         if rate is not None:
-            configuration.max_data = configuration.max_stream_data = window
-        quic = quic_class(configuration=configuration)
+            settings.max_data = settings.max_stream_data = window
+        quic = quic_class(configuration=settings)
         quic.signature_algorithms = target.signature_algorithms
         connection = cls(target, quic, [])
         if rate is not None:

@@ -14,6 +14,7 @@ import abuse
 import conformance_http3
 import conformance_parameters
 import conformance_quic
+import conformance_versions
 import flood
 import hostile
 import messages
@@ -27,6 +28,7 @@ MODULES = (
     conformance_http3,
     conformance_parameters,
     conformance_quic,
+    conformance_versions,
     flood,
     hostile,
     messages,
