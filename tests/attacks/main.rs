@@ -6,6 +6,7 @@
 //! transport.rs    frames that RFC 9000 forbids, floods of those that it allows                     A05 to A20
 //! limits.rs       clients that keep to the letter of HTTP/3 and ask too much                       B, A11
 //! malformed.rs    messages that break the rules, noise                                             A04, C01
+//! allowance.rs    what one connection may have, at its limit
 //! messages.rs     messages in every spelling, seen at a real backend                               C02 to C09
 //! hostile.rs      backends that break HTTP/2                                                       D01 to D05
 //! backends.rs     backends that give little, lie about bodies, answer early              D06, D07, D09
@@ -13,6 +14,7 @@
 //! retries.rs      what is sent to a backend a second time                                          C11
 //! ```
 
+mod allowance;
 mod backends;
 mod hostile;
 mod isolation;

@@ -79,6 +79,10 @@ fn a01_an_unvalidated_address_gets_three_times_what_it_sent() {
     let gone = || count(&scene.spooky, "spooky_connections_active", &[]) == 0.0;
     wait::until_true("none of them is kept", SOON, gone);
     assert_eq!(count(&scene.spooky, "spooky_connections_half_open", &[]), 0.0);
+    let late = count(&scene.spooky, "spooky_handshakes_failed_total", &[("reason", "timeout")]);
+    assert_eq!(late, 6.0, "handshake_timeout ended them");
+    // Probes use up what one Initial draws, whatever the chain; what three draw need not be.
+    assert!(count(&scene.spooky, "spooky_amplification_limited_total", &[]) >= 3.0);
 }
 
 #[test]

@@ -66,6 +66,8 @@ fn a_client_that_vanishes_frees_the_backend() {
     wait::until_true("two resets at the backend", Duration::from_secs(10), || {
         backend.count("resets_received") == 2
     });
+    let idle = scene.spooky.metrics().sum("spooky_connections_closed_total", &[("reason", "idle")]);
+    assert_eq!(idle, 1.0, "idle_timeout ended it");
 }
 
 #[test]

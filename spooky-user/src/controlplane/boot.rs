@@ -119,7 +119,7 @@ pub fn boot(config: Config) -> Result<Running, BootError> {
         pressure: Arc::clone(&pressure),
     };
     let handles = makings.start_all(&access_log, orders).map_err(BootError::Worker)?;
-    let memory = Watch::new(config.overload, pressure, Arc::clone(&figures));
+    let memory = Watch::new(config.overload, workers, pressure, Arc::clone(&figures));
     let revival = Revival::new(workers, Instant::now());
     Ok(Running {
         config,

@@ -1,5 +1,5 @@
 //! Watches the process's memory against its limit, and tells the workers what to give up: new connections first, then new
-//! requests, then the newest connections. May import: config's checked types, sys, the data plane's pressure, figures.
+//! requests, then the newest connections. Tells them, too, how many connections there may be. May import: config's checked types, sys, the data plane's pressure, figures.
 
 use std::sync::Arc;
 
@@ -15,6 +15,8 @@ const HYSTERESIS: u64 = 2;
 #[derive(Debug)]
 pub struct Watch {
     settings: Overload,
+    /// How many share the connections.
+    workers: usize,
     /// Of the cgroup, read when the settings were.
     limit: Option<u64>,
     pressure: Arc<Pressure>,
@@ -25,8 +27,14 @@ pub struct Watch {
 impl Watch {
     /// Nothing is scarce yet.
     #[must_use]
-    pub fn new(settings: Overload, pressure: Arc<Pressure>, figures: Arc<Figures>) -> Self {
-        let mut watch = Self { settings, limit: None, pressure, figures, level: Level::None };
+    pub fn new(
+        settings: Overload,
+        workers: usize,
+        pressure: Arc<Pressure>,
+        figures: Arc<Figures>,
+    ) -> Self {
+        let level = Level::None;
+        let mut watch = Self { settings, workers, limit: None, pressure, figures, level };
         watch.set(settings);
         watch
     }
@@ -36,6 +44,8 @@ impl Watch {
         self.settings = settings;
         self.limit = settings.memory.or_else(memory::cgroup_limit);
         self.figures.set_memory_limit(self.limit);
+        let share = settings.max_connections.div_ceil(self.workers.max(1));
+        self.pressure.set_connections_max(share);
     }
 
     /// Looks, and tells.
@@ -82,6 +92,7 @@ mod tests {
     use super::*;
 
     const SETTINGS: Overload = Overload {
+        max_connections: 50_000,
         memory: None,
         stop_connections_percent: 90,
         stop_requests_percent: 95,
@@ -103,6 +114,15 @@ mod tests {
                 Level::Shedding
             ]
         );
+    }
+
+    #[test]
+    fn each_worker_has_an_equal_share_of_all_connections() {
+        let (pressure, figures) = (Arc::new(Pressure::default()), Arc::new(Figures::new(3)));
+        let mut watch = Watch::new(SETTINGS, 3, Arc::clone(&pressure), figures);
+        assert_eq!(pressure.connections_max(), 16_667);
+        watch.set(Overload { max_connections: 2, ..SETTINGS });
+        assert_eq!(pressure.connections_max(), 1);
     }
 
     #[test]

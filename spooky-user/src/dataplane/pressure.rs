@@ -1,6 +1,7 @@
-//! How scarce memory is, as every worker sees it: one octet that the control plane writes. Imports nothing of the crate.
+//! How scarce memory is and how many connections a worker may have, as every worker sees it: two numbers that the control plane
+//! writes. Imports nothing of the crate.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
 /// What is given up, in this order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -17,8 +18,11 @@ pub enum Level {
 }
 
 /// The level, shared by all.
-#[derive(Debug, Default)]
-pub struct Pressure(AtomicU8);
+#[derive(Debug)]
+pub struct Pressure {
+    level: AtomicU8,
+    connections_max: AtomicUsize,
+}
 
 impl Level {
     /// All, from the least.
@@ -40,12 +44,33 @@ impl Pressure {
     /// The level now.
     #[must_use]
     pub fn level(&self) -> Level {
-        let place = usize::from(self.0.load(Ordering::Relaxed));
+        let place = usize::from(self.level.load(Ordering::Relaxed));
         Level::ALL.get(place).copied().unwrap_or_default()
     }
 
     /// A new level.
     pub fn set(&self, level: Level) {
-        self.0.store(level as u8, Ordering::Relaxed);
+        self.level.store(level as u8, Ordering::Relaxed);
+    }
+
+    /// Connections a worker may have, of all its listeners.
+    #[must_use]
+    pub fn connections_max(&self) -> usize {
+        self.connections_max.load(Ordering::Relaxed)
+    }
+
+    /// Another limit, for connections to come.
+    pub fn set_connections_max(&self, most: usize) {
+        self.connections_max.store(most, Ordering::Relaxed);
+    }
+}
+
+impl Default for Pressure {
+    /// Nothing is scarce, and there is no limit.
+    fn default() -> Self {
+        Self {
+            level: AtomicU8::new(Level::None as u8),
+            connections_max: AtomicUsize::new(usize::MAX),
+        }
     }
 }

@@ -43,8 +43,10 @@ macro_rules! reasons {
 reasons! {
     /// Why an Initial that could have become a connection did not.
     RefusedReason {
-        /// A limit on connections (per worker, listener or source) is reached.
+        /// The listener has as many connections as it may have.
         Limit = "limit",
+        /// All listeners together have as many connections as they may have.
+        All = "all",
         /// The access list denies the source.
         Denied = "denied",
         /// So many handshakes are under way that no other is begun.
@@ -67,6 +69,8 @@ reasons! {
         EarlyResets = "early_resets",
         /// Too many resets a second: the connection was closed.
         ResetRate = "reset_rate",
+        /// A connection has had so many requests that its client was told to go away.
+        Requests = "max_requests_per_connection",
         /// A request was refused unprocessed because too many before it were reset early.
         OpenRequests = "open_requests",
         /// A request's field section took too long.

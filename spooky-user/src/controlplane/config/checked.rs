@@ -87,9 +87,11 @@ pub struct Workers {
     pub weights: Vec<u16>,
 }
 
-/// What is given up when memory is scarce. Percentages are of the limit and do not fall.
+/// What there may be in all, and what is given up when memory is scarce. Percentages are of the limit and do not fall.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Overload {
+    /// Connections of all listeners together.
+    pub max_connections: usize,
     /// The limit in octets; `None` is that of the cgroup.
     pub memory: Option<u64>,
     /// New connections are refused from here on.

@@ -83,6 +83,23 @@ struct Reported {
     lost: usize,
     retransmitted: usize,
     lost_bytes: u64,
+    streams_blocked: u64,
+    windows_blocked: u64,
+    limited: bool,
+}
+
+impl Reported {
+    fn new(at: Instant) -> Self {
+        Self {
+            at,
+            lost: 0,
+            retransmitted: 0,
+            lost_bytes: 0,
+            streams_blocked: 0,
+            windows_blocked: 0,
+            limited: false,
+        }
+    }
 }
 
 impl<S> Connection<S> {
@@ -125,7 +142,7 @@ impl<S> Connection<S> {
             look_at: None,
             ack_due: None,
             unacknowledged: 0,
-            reported: Reported { at: now, lost: 0, retransmitted: 0, lost_bytes: 0 },
+            reported: Reported::new(now),
         }
     }
 
@@ -293,6 +310,14 @@ impl<S> Connection<S> {
             .packets_retransmitted
             .add(stats.retrans.saturating_sub(self.reported.retransmitted) as u64);
         metrics.bytes_lost.add(stats.lost_bytes.saturating_sub(self.reported.lost_bytes));
+        let windows = stats.data_blocked_recv_count + stats.stream_data_blocked_recv_count;
+        let streams = stats.streams_blocked_bidi_recv_count;
+        metrics.streams_blocked.add(streams.saturating_sub(self.reported.streams_blocked));
+        metrics.windows_blocked.add(windows.saturating_sub(self.reported.windows_blocked));
+        (self.reported.streams_blocked, self.reported.windows_blocked) = (streams, windows);
+        if self.credit.has_bitten() && !std::mem::replace(&mut self.reported.limited, true) {
+            metrics.amplification_limited.inc();
+        }
         self.reported.lost = stats.lost;
         self.reported.retransmitted = stats.retrans;
         self.reported.lost_bytes = stats.lost_bytes;

@@ -75,7 +75,10 @@ impl Builder {
             }
             let room = match credit.datagram().map(usize::try_from) {
                 None => DATAGRAM_OCTETS,
-                Some(Ok(0)) => break,
+                Some(Ok(0)) => {
+                    credit.bites();
+                    break;
+                }
                 Some(room) => room.unwrap_or(DATAGRAM_OCTETS),
             };
             let end = self.buffer.len().min(open.end + room);

@@ -21,12 +21,13 @@ pub(super) struct Credit {
     received: u64,
     sent: u64,
     validated: bool,
+    has_bitten: bool,
 }
 
 impl Credit {
     /// A connection from this address, which a Retry token may have validated already.
     pub(super) fn new(address: SocketAddr, validated: bool) -> Self {
-        Self { address, received: 0, sent: 0, validated }
+        Self { address, received: 0, sent: 0, validated, has_bitten: false }
     }
 
     /// So many octets have come from there.
@@ -55,6 +56,16 @@ impl Credit {
         }
         let left = self.received.saturating_mul(FACTOR).saturating_sub(self.sent);
         Some(if left >= DATAGRAM { DATAGRAM } else { 0 })
+    }
+
+    /// Nothing could be sent for want of credit.
+    pub(super) fn bites(&mut self) {
+        self.has_bitten = true;
+    }
+
+    /// There was a time when nothing could be sent for want of credit.
+    pub(super) fn has_bitten(&self) -> bool {
+        self.has_bitten
     }
 
     /// A datagram of so many octets is sent.

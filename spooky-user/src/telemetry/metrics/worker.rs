@@ -83,6 +83,8 @@ worker_metrics! {
     retries_sent: Counter = Counter::new();
     /// Clients that proved their address with the token of a Retry packet.
     addresses_validated: Counter = Counter::new();
+    /// Clients that got all that an address may get before it has shown that it can receive.
+    amplification_limited: Counter = Counter::new();
     /// Connections refused at their Initial, by reason.
     connections_refused: Counters<RefusedReason> = Counters::new();
     /// Connections closed because memory was scarce.
@@ -119,6 +121,10 @@ worker_metrics! {
     requests_active: Gauge = Gauge::new();
     /// Malformed requests, by reason.
     requests_malformed: Counters<MalformedReason> = Counters::new();
+    /// STREAMS_BLOCKED frames received: a client had as many requests open as it may, and wanted more.
+    streams_blocked: Counter = Counter::new();
+    /// DATA_BLOCKED and STREAM_DATA_BLOCKED frames received: a client had filled a window, and wanted to send more.
+    windows_blocked: Counter = Counter::new();
     /// Requests refused unprocessed (H3_REQUEST_REJECTED).
     requests_rejected: Counter = Counter::new();
     /// Limits on what a connection or request may do that were reached, by limit.

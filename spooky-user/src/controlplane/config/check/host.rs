@@ -108,6 +108,7 @@ pub(super) fn overload(checker: &mut Checker<'_>, overload: &schema::Overload) -
         }
     }
     Overload {
+        max_connections: usize::try_from(overload.max_connections).unwrap_or(usize::MAX),
         memory: overload.memory.map(|size| size.0),
         stop_connections_percent: overload.stop_connections.0,
         stop_requests_percent: overload.stop_requests.0,

@@ -201,9 +201,11 @@ section! {
 }
 
 section! {
-    /// What is given up when memory is scarce, so that the system does not have to end the process. Percentages are of the
-    /// limit; what was stopped goes on 2 % below its threshold.
+    /// What there may be in all, and what is given up when memory is scarce, so that the system does not have to end the process.
+    /// Percentages are of the limit; what was stopped goes on 2 % below its threshold.
     pub struct Overload {
+        /// Connections of all listeners together; each worker has an equal share. Above it new clients are refused.
+        max_connections: u64 = "50000", "1" ..= "10000000", live;
         /// The limit; without it that of the process's cgroup, and none where that has none.
         memory: Option<ByteSize> = "null", "1MiB" ..= "1024GiB", live;
         /// From here on new connections are refused.

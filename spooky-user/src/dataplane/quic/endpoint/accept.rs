@@ -126,6 +126,9 @@ impl<S> Endpoint<S> {
         if self.scarce {
             return Err(RefusedReason::Memory);
         }
+        if self.live >= self.connections_max {
+            return Err(RefusedReason::All);
+        }
         place.admit(Source::of(peer))
     }
 

@@ -66,6 +66,8 @@ pub struct Endpoint<S> {
     draining: bool,
     /// There is no memory for new connections.
     scarce: bool,
+    /// Connections there may be, of all listeners.
+    connections_max: usize,
     /// The connection that is taking a datagram.
     delivering: Option<ConnectionKey>,
     fresh: Vec<Cid>,
@@ -111,6 +113,7 @@ impl<S> Endpoint<S> {
             metrics,
             draining: false,
             scarce: false,
+            connections_max: usize::MAX,
             delivering: None,
             fresh: Vec::new(),
         }
@@ -413,6 +416,11 @@ impl<S> Endpoint<S> {
     /// Whether new connections are refused for want of memory.
     pub fn set_scarce(&mut self, scarce: bool) {
         self.scarce = scarce;
+    }
+
+    /// How many connections there may be, of all listeners.
+    pub fn set_connections_max(&mut self, most: usize) {
+        self.connections_max = most;
     }
 
     /// The keys of the `count` connections that came last.

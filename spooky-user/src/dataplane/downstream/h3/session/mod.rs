@@ -32,7 +32,7 @@ use crate::dataplane::exchange::link::{Link, Outbound};
 use crate::dataplane::exchange::mailbox::Mailbox;
 use crate::dataplane::exchange::{Client, Exchange};
 use crate::dataplane::quic::buffers::Transport;
-use crate::telemetry::reason::MalformedReason;
+use crate::telemetry::reason::{LimitReason, MalformedReason};
 
 /// Streams that may linger before the list is pruned: twice what may usually be open.
 const LINGERING: usize = 256;
@@ -231,6 +231,9 @@ impl Session {
         }
         self.requests += 1;
         if self.requests >= self.shared.max_requests {
+            if self.requests == self.shared.max_requests {
+                self.shared.metrics.limits_reached.inc(LimitReason::Requests);
+            }
             self.announce_leaving();
         }
         let fields = list.iter().map(|line| (line.name(), line.value()));

@@ -319,29 +319,78 @@ fn what_may_not_open_a_connection_is_dropped_for_its_reason() {
     assert!(rig.endpoint.is_empty());
 }
 
+/// What becomes of the first datagram of another client.
+fn another(rig: &mut Rig) -> Disposition {
+    let scid = quiche::ConnectionId::from_ref(&[8; 8]);
+    let (from, to) = (rig.from, rig.to);
+    let mut client = quiche::connect(None, &scid, from, to, &mut client_config(b"h3")).unwrap();
+    let mut buffer = [0; 1500];
+    let (size, _) = client.send(&mut buffer).unwrap();
+    rig.receive(&mut buffer[..size], from, false)
+}
+
 #[test]
 fn no_more_connections_than_allowed_and_none_while_draining() {
     let secrets = Secrets::random(0, [0; 3]);
     let settings = QuicSettings { max_connections: 1, ..QuicSettings::default() };
     let mut rig = Rig::with(&secrets, me(), settings, b"h3");
     let key = rig.establish();
-    let second = |rig: &mut Rig| {
-        let scid = quiche::ConnectionId::from_ref(&[8; 8]);
-        let (from, to) = (rig.from, rig.to);
-        let mut client = quiche::connect(None, &scid, from, to, &mut client_config(b"h3")).unwrap();
-        let mut buffer = [0; 1500];
-        let (size, _) = client.send(&mut buffer).unwrap();
-        rig.receive(&mut buffer[..size], from, false)
-    };
-    assert_eq!(second(&mut rig), Disposition::Dropped);
+    assert_eq!(another(&mut rig), Disposition::Dropped);
     assert_eq!(rig.metrics.connections_refused[RefusedReason::Limit].value(), 1);
     assert!(rig.endpoint.remove(key).is_some());
     assert!(rig.endpoint.get_mut(key).is_none());
     assert!(rig.endpoint.issued.is_empty() && rig.endpoint.originals.is_empty());
-    assert!(matches!(second(&mut rig), Disposition::Delivered(_)));
+    assert!(matches!(another(&mut rig), Disposition::Delivered(_)));
     rig.endpoint.drain();
-    assert_eq!(second(&mut rig), Disposition::Dropped);
+    assert_eq!(another(&mut rig), Disposition::Dropped);
     assert_eq!(rig.metrics.connections_refused[RefusedReason::Draining].value(), 1);
+}
+
+#[test]
+fn a_client_that_has_filled_a_window_is_counted() {
+    let mut rig = Rig::new(&Secrets::random(0, [0; 3]), me());
+    let key = rig.establish();
+    let window = QuicSettings::default().stream_window.initial as usize;
+    let mut sent = 0;
+    while sent < window {
+        // As much as the client's congestion window lets out at once.
+        sent += rig.client.stream_send(0, &vec![0; window + 1 - sent], false).unwrap();
+        rig.settle(rig.from);
+    }
+    assert_eq!((sent, rig.client.stream_send(0, b"x", false)), (window, Err(quiche::Error::Done)));
+    rig.settle(rig.from);
+    let metrics = Arc::clone(&rig.metrics);
+    rig.endpoint.get_mut(key).unwrap().report(&metrics);
+    assert!(metrics.windows_blocked.value() > 0);
+    assert_eq!(metrics.streams_blocked.value(), 0);
+}
+
+#[test]
+fn so_many_handshakes_may_be_under_way() {
+    let secrets = Secrets::random(0, [0; 3]);
+    let mut settings = QuicSettings::default();
+    settings.address_validation.max_half_open = 2;
+    let mut rig = Rig::with(&secrets, me(), settings, b"h3");
+    for _ in 0..2 {
+        assert!(matches!(another(&mut rig), Disposition::Delivered(_)));
+    }
+    assert_eq!(another(&mut rig), Disposition::Dropped);
+    assert_eq!(rig.metrics.connections_refused[RefusedReason::HalfOpen].value(), 1);
+    rig.endpoint.remove(rig.key.unwrap()).unwrap();
+    assert!(matches!(another(&mut rig), Disposition::Delivered(_)));
+}
+
+#[test]
+fn all_listeners_together_may_have_so_many_connections() {
+    let mut rig = Rig::new(&Secrets::random(0, [0; 3]), me());
+    rig.endpoint.set_connections_max(2);
+    for _ in 0..2 {
+        assert!(matches!(another(&mut rig), Disposition::Delivered(_)));
+    }
+    assert_eq!(another(&mut rig), Disposition::Dropped);
+    assert_eq!(rig.metrics.connections_refused[RefusedReason::All].value(), 1);
+    rig.endpoint.set_connections_max(3);
+    assert!(matches!(another(&mut rig), Disposition::Delivered(_)));
 }
 
 //= https://www.rfc-editor.org/rfc/rfc9000#section-10.3
