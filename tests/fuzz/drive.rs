@@ -10,6 +10,8 @@ use crate::targets::{self, Target};
 
 /// How long one target mutates in the ordinary test run.
 const TIME: Duration = Duration::from_millis(900);
+/// Folders whose files are inputs of a target, too.
+const MORE: [(&str, &str); 1] = [("config_load", "config/bad")];
 /// An input that takes longer is a failure: no datagram, request or file may keep its reader that long.
 const INPUT_TIME_MAX: Duration = Duration::from_secs(10);
 
@@ -79,7 +81,8 @@ fn corpus(target: &Target) -> Vec<(PathBuf, Vec<u8>)> {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
     let own = format!("fuzz/corpus/{}", target.name);
     let mut inputs = Vec::new();
-    for folder in [own.as_str()].iter().chain(target.more) {
+    let more = MORE.iter().filter(|(name, _)| *name == target.name).map(|(_, folder)| *folder);
+    for folder in std::iter::once(own.as_str()).chain(more) {
         let folder = tests.join(folder);
         let entries = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{folder:?}: {error}"));
         for entry in entries {

@@ -24,19 +24,16 @@ pub(crate) struct Target {
     pub(crate) run: fn(&[u8]),
     /// Octets of the longest input that is made.
     pub(crate) size_max: usize,
-    /// Further folders of inputs, below `tests/`.
-    pub(crate) more: &'static [&'static str],
 }
 
 macro_rules! all {
-    ($( $name:ident: $size_max:literal $(+ $more:expr)? ),+ $(,)?) => {
+    ($( $name:ident: $size_max:literal ),+ $(,)?) => {
         /// All targets, by name.
         pub(crate) const ALL: &[Target] = &[
             $( Target {
                 name: stringify!($name),
                 run: $name::run,
                 size_max: $size_max,
-                more: &[$( $more )?],
             } ),+
         ];
     };
@@ -46,7 +43,7 @@ all! {
     admin_http: 4096,
     authority_parse: 512,
     cid_codec: 256,
-    config_load: 8192 + "config/bad",
+    config_load: 8192,
     config_reload: 8192,
     h2_backend_bytes: 4096,
     h3_request_validate: 4096,

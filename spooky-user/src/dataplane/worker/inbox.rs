@@ -1,11 +1,8 @@
 //! What the control plane tells a worker, and what a worker shows of its life. Both bounded, neither locked. May import: id.
 
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::time::Instant;
 
-use crossbeam_queue::ArrayQueue;
-use futures_util::task::AtomicWaker;
-
+use super::sync::{ArrayQueue, AtomicBool, AtomicU16, AtomicU64, AtomicWaker, Ordering};
 use super::{ListenerSetup, Terms};
 use crate::id::ListenerId;
 
