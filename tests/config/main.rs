@@ -4,6 +4,7 @@
 mod bad;
 mod files;
 mod good;
+mod limits;
 mod shipped;
 
 use std::fs;

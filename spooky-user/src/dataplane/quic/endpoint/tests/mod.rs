@@ -347,6 +347,23 @@ fn no_more_connections_than_allowed_and_none_while_draining() {
 }
 
 #[test]
+fn no_session_lets_data_in_early() {
+    let secrets = Secrets::random(0, [0; 3]);
+    let mut rig = Rig::new(&secrets, me());
+    rig.establish();
+    let session = rig.client.session().expect("the server resumes sessions").to_vec();
+    let mut config = client_config(b"h3");
+    config.enable_early_data();
+    let scid = quiche::ConnectionId::from_ref(&[8; 8]);
+    let (from, to) = (rig.from, rig.to);
+    let mut client = quiche::connect(Some("localhost"), &scid, from, to, &mut config).unwrap();
+    client.set_session(&session).unwrap();
+    let mut buffer = [0; 1500];
+    while client.send(&mut buffer).is_ok() {}
+    assert!(!client.is_in_early_data());
+}
+
+#[test]
 fn a_client_that_has_filled_a_window_is_counted() {
     let mut rig = Rig::new(&Secrets::random(0, [0; 3]), me());
     let key = rig.establish();
