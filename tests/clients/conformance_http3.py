@@ -95,6 +95,11 @@ def end(client, stream_id):
     write(client, stream_id, b"", end=True)
 
 
+def again(client, stream_id):
+    end(client, stream_id)
+    uni(client, b"\x02")
+
+
 def abort(client, stream_id):
     client._quic.reset_stream(stream_id, 0x100)
 
@@ -230,6 +235,7 @@ ON_CRITICAL_STREAMS = {
     "rfc9204_4_2_second_encoder_stream": opened(b"\x02", STREAM_CREATION),
     "rfc9204_4_2_second_decoder_stream": opened(b"\x03", STREAM_CREATION),
     "rfc9204_4_2_encoder_stream_ended": critical("encoder", end, CLOSED_CRITICAL_STREAM),
+    "rfc9204_4_2_encoder_stream_ended_and_opened_again": critical("encoder", again, CLOSED_CRITICAL_STREAM),
     "rfc9204_4_2_encoder_stream_reset": critical("encoder", abort, CLOSED_CRITICAL_STREAM),
     "rfc9204_4_2_decoder_stream_ended": critical("decoder", end, CLOSED_CRITICAL_STREAM),
     "rfc9204_4_2_decoder_stream_reset": critical("decoder", abort, CLOSED_CRITICAL_STREAM),
