@@ -3,7 +3,7 @@
 //! test binaries say, `rows` which rows of the table of attacks they showed. Imports `command` and
 //! `setup`.
 
-mod rows;
+pub(crate) mod rows;
 mod tally;
 
 use crate::command::{Failure, Privilege, cannot_start, cargo, say, step};

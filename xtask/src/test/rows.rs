@@ -10,7 +10,7 @@ const BLOCKS: std::ops::RangeInclusive<u8> = b'a'..=b'j';
 
 /// Each row that a test has shown, or could not.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Rows {
+pub(crate) struct Rows {
     /// Whether a test of it failed.
     seen: BTreeMap<String, bool>,
     /// `(row, why)`; the row may name a part, as `E02/gtlsclient`.
@@ -24,13 +24,13 @@ pub(super) fn skipped_row(line: &str) -> Option<(&str, &str)> {
     is_row(&whole).then_some((row, why))
 }
 
-fn is_row(word: &str) -> bool {
+pub(crate) fn is_row(word: &str) -> bool {
     matches!(word.as_bytes(), [block, tens, ones]
         if BLOCKS.contains(block) && tens.is_ascii_digit() && ones.is_ascii_digit())
 }
 
 /// The rows in the name of a test, in lower case.
-fn rows_of(test: &str) -> Vec<String> {
+pub(crate) fn rows_of(test: &str) -> Vec<String> {
     let name = test.rsplit("::").next().unwrap_or(test);
     let mut rows: Vec<String> = Vec::new();
     let mut range = false;

@@ -1,8 +1,9 @@
 //! `tidy`: what the compiler does not check. Layers against the table in
 //! docs/codex/architecture.md, file and function size, module docs, marks left behind, panics on
-//! bytes from the network, `unsafe` and its reasons, RFC annotations, links, the top level. Reads
-//! the tree only; takes well under a second.
+//! bytes from the network, `unsafe` and its reasons, RFC annotations, rows of advisories, links, the
+//! top level. Reads the tree only; takes well under a second.
 
+mod advisories;
 mod annotations;
 mod layers;
 mod links;
@@ -84,6 +85,7 @@ fn check(root: &Path) -> Result<(Vec<Finding>, Vec<String>), Failure> {
     };
     let table = table.map_err(Failure::new)?;
     let mut annotations = annotations::Annotations::default();
+    let mut advisories = advisories::Advisories::default();
     for path in &files {
         if path.ends_with(".rs") {
             let source = Source::new(path, &read(path)?);
@@ -91,6 +93,7 @@ fn check(root: &Path) -> Result<(Vec<Finding>, Vec<String>), Failure> {
             findings.extend(words::check(&source));
             findings.extend(layers::check(&table, &source));
             annotations.source(&source);
+            advisories.source(&source);
         } else if path.ends_with(".md") {
             findings.extend(links::check(root, path, &read(path)?));
         } else if path.starts_with(annotations::LISTS) {
@@ -98,6 +101,8 @@ fn check(root: &Path) -> Result<(Vec<Finding>, Vec<String>), Failure> {
         }
     }
     findings.extend(table.unused(&files));
+    advisories.page(&read(advisories::PAGE)?);
+    findings.extend(advisories.finish());
     let (quotes, counts) = annotations.finish();
     findings.extend(quotes);
     Ok((findings, counts))
