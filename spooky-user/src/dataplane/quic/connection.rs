@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  Handshaking ──established──▶ Open ──close or error──▶ closing/draining (quiche) ──▶ gone
-//!        └──handshake_timeout──────────────────────────────▲
+//!        └──handshake_timeout; six times that if it is heard again──▲
 //! ```
 
 use std::net::SocketAddr;
@@ -29,6 +29,11 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// RFC 9000 §20.1.
 const TRANSPORT_PARAMETER_ERROR: u64 = 0x8;
+/// So many times `handshake_timeout` has a client that is heard again (decision 0073). One that we forget earlier cannot begin
+/// anew: its Initials name an ID of ours by then, and their keys come from the ID it named first.
+const PATIENCE_FACTOR: u32 = 6;
+/// A datagram so long after the first is no part of the same flight: the client waits for us.
+const AGAIN: Duration = Duration::from_millis(500);
 
 /// A connection in its worker's table.
 pub struct Connection<S> {
@@ -62,6 +67,8 @@ pub struct Connection<S> {
     pub(super) last_source: SocketAddr,
     pub(super) accepted: Instant,
     handshake_deadline: Option<Instant>,
+    /// The deadline of a client that is heard again.
+    last_deadline: Instant,
     /// A time in the worker's heap at or before which this connection will be looked at.
     pub timer: Option<Instant>,
     /// Waits for its turn already.
@@ -136,6 +143,7 @@ impl<S> Connection<S> {
             last_source: path.peer,
             accepted: now,
             handshake_deadline: Some(now + settings.handshake_timeout),
+            last_deadline: now + settings.handshake_timeout * PATIENCE_FACTOR,
             timer: None,
             queued: false,
             leave_at: None,
@@ -217,6 +225,9 @@ impl<S> Connection<S> {
             let _ = self.transport.close(false, TRANSPORT_PARAMETER_ERROR, b"no parameters");
         }
         metrics.handshakes_completed.inc();
+        if self.transport.is_resumed() {
+            metrics.handshakes_resumed.inc();
+        }
         metrics.handshake_seconds.observe(now.saturating_duration_since(self.accepted));
         true
     }
@@ -232,18 +243,23 @@ impl<S> Connection<S> {
         source != self.last_source || self.migration.is_wary()
     }
 
-    /// The client uses an ID of ours in its handshake, where it came from in the beginning: it can receive there. Only then:
-    /// whoever has a connection knows its IDs, and could name another's address as its new one.
+    /// A datagram came while the handshake is under way. One that uses an ID of ours, from where the client was in the
+    /// beginning, shows that it can receive there. Only then: whoever has a connection knows its IDs, and could name
+    /// another's address as its new one.
     //= https://www.rfc-editor.org/rfc/rfc9000#section-8.1
     //# Additionally, an endpoint MAY consider the peer address validated if
     //# the peer uses a connection ID chosen by the endpoint and the connection
     //# ID contains at least 64 bits of entropy.
-    pub(super) fn uses_id(&mut self, header: &Header, source: SocketAddr) {
-        if self.half_open
-            && source == self.migration.current().peer
-            && self.issued.contains(&header.dcid)
-        {
+    pub(super) fn heard(&mut self, header: &Header, source: SocketAddr, now: Instant) {
+        if !self.half_open || source != self.migration.current().peer {
+            return;
+        }
+        if self.issued.contains(&header.dcid) {
             self.credit.validate();
+        }
+        // Packets get lost, and each loss doubles the client's wait before the next one.
+        if self.credit.datagram().is_none() || now >= self.accepted + AGAIN {
+            self.handshake_deadline = self.handshake_deadline.map(|_| self.last_deadline);
         }
     }
 

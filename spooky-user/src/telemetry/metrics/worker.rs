@@ -93,6 +93,8 @@ worker_metrics! {
     connections_closed: Counters<CloseReason> = Counters::new();
     /// TLS handshakes completed.
     handshakes_completed: Counter = Counter::new();
+    /// Those of them that went on with an earlier session (RFC 8446 §2.2).
+    handshakes_resumed: Counter = Counter::new();
     /// TLS handshakes that failed, by reason.
     handshakes_failed: Counters<HandshakeFailure> = Counters::new();
     /// Time from the Initial to the end of the handshake.

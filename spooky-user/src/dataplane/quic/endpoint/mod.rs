@@ -212,7 +212,7 @@ impl<S> Endpoint<S> {
         connection.unacknowledged = connection.unacknowledged.saturating_add(1);
         let mut own = datagram.bytes.len();
         if header.form != Form::Short {
-            connection.uses_id(header, source);
+            connection.heard(header, source, now);
             own = coalesced::own_part(datagram.bytes);
             if own < datagram.bytes.len() {
                 metrics.datagrams_dropped.inc(DropReason::ForeignCoalesced);

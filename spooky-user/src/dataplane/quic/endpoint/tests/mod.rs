@@ -1,6 +1,7 @@
 //! The endpoint against a real quiche client, in memory: no socket, no clock but the one the tests hold.
 
 mod paths;
+mod patience;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
