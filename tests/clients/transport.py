@@ -4,9 +4,10 @@ import asyncio
 import os
 
 from aioquic.buffer import encode_uint_var as var
+from aioquic.quic.packet import QuicFrameType
 from aioquic.tls import Epoch
 
-from h3client import Connection
+from h3client import Connection, PacedQuic
 
 # Error codes (RFC 9000 §20.1).
 FLOW_CONTROL, STREAM_LIMIT, STREAM_STATE, FINAL_SIZE, FRAME_ENCODING = 0x3, 0x4, 0x5, 0x6, 0x7
@@ -164,4 +165,29 @@ async def transport_flood(context):
     }
 
 
-SCENARIOS = [transport_errors, transport_flood]
+async def finished_twice(context):
+    """A handshake whose client says its TLS Finished twice in one packet, which nothing forbids (RFC 9000 §13.3)."""
+    write = PacedQuic._write_crypto_frame
+
+    def twice(quic, builder, space, stream):
+        sender, frames = stream.sender, []
+        take = sender.get_frame
+        sender.get_frame = lambda *limits: frames.append(take(*limits)) or frames[-1]
+        written = write(quic, builder, space, stream)
+        del sender.get_frame
+        if written and stream is quic._crypto_streams[Epoch.HANDSHAKE]:
+            frame = frames[-1]
+            again = builder.start_frame(QuicFrameType.CRYPTO, capacity=len(frame.data) + 11)
+            for part in (var(frame.offset), var(len(frame.data)), frame.data):
+                again.push_bytes(part)
+        return written
+
+    PacedQuic._write_crypto_frame = twice
+    connection = await Connection.open(context.target)
+    answer = await connection.request("GET", "/", timeout=10.0)
+    result = {"answer": answer.to_json(), "closed_with": connection.closed_with}
+    await connection.finish()
+    return result
+
+
+SCENARIOS = [finished_twice, transport_errors, transport_flood]

@@ -38,7 +38,8 @@ impl Content {
     /// `length` bytes that depend on `seed` alone.
     pub fn new(seed: u64, length: u64) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
-        let mut pattern = vec![0; PATTERN + CHUNK];
+        // A body of one chunk needs no more than that: thousands of small ones are asked for at once.
+        let mut pattern = vec![0; if length <= CHUNK as u64 { CHUNK } else { PATTERN + CHUNK }];
         random.fill(&mut pattern);
         Self { pattern, index: 0, left: length }
     }

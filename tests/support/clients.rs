@@ -99,6 +99,14 @@ impl Target {
         self.spawn("oracle.py", "oracle", args)
     }
 
+    /// Starts a case with one of the clients behind `interop.py`.
+    ///
+    /// # Panics
+    /// When Python or its packages are missing.
+    pub fn start_interop(&self, client: &str, case: Value) -> Client {
+        self.spawn("interop.py", client, case)
+    }
+
     /// GETs one path and returns the answer.
     ///
     /// # Panics

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 pub(crate) const NAME: &str = "target/venv";
-pub(crate) const WHY: &str = "aioquic and curl_cffi, HTTP/3 clients that are not quiche";
+pub(crate) const WHY: &str = "aioquic, qh3 and curl_cffi, HTTP/3 clients that are not quiche";
 
 /// The Python that has the clients, whether or not it is there yet.
 pub(crate) fn python() -> PathBuf {

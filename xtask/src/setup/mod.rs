@@ -67,6 +67,13 @@ pub(crate) fn ensure(scope: Scope) -> Result<(), Failure> {
     if scope == Scope::Test && !clients::are_there() {
         clients::ensure()?;
     }
+    for need in tools::wanted(scope) {
+        // Not every release has it, and nobody is asked for a password for it alone.
+        let here = Privilege::find() == Privilege::Root && has_candidate(need.package);
+        if !here || install(&[need]).is_err() {
+            say(format_args!("setup: no {}, {}: its tests are skipped", need.name, need.why));
+        }
+    }
     Ok(())
 }
 
@@ -80,9 +87,13 @@ fn report(scope: Scope) -> Result<(), Failure> {
     let mut lacking = Vec::new();
     for need in tools::needed(scope) {
         let found = need.is_there();
-        let mark = if found { "ok     " } else { "MISSING" };
+        let mark = match (found, need.optional) {
+            (true, _) => "ok     ",
+            (false, true) => "without",
+            (false, false) => "MISSING",
+        };
         say(format_args!("{mark} {:<22} {}", need.name, need.why));
-        if !found {
+        if !found && !need.optional {
             lacking.push(need);
         }
     }

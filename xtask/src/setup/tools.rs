@@ -13,6 +13,8 @@ pub(crate) struct Need {
     pub(crate) why: &'static str,
     pub(crate) package: &'static str,
     pub(crate) scope: Scope,
+    /// Without it some tests say that they are skipped, and nothing else is lost.
+    pub(crate) optional: bool,
     found: Found,
 }
 
@@ -30,7 +32,12 @@ const fn program(
     scope: Scope,
     why: &'static str,
 ) -> Need {
-    Need { name, why, package, scope, found: Found::Program(name) }
+    Need { name, why, package, scope, optional: false, found: Found::Program(name) }
+}
+
+const fn client(name: &'static str, package: &'static str, why: &'static str) -> Need {
+    let found = Found::Program(name);
+    Need { name, why, package, scope: Scope::Test, optional: true, found }
 }
 
 const NEEDS: &[Need] = &[
@@ -43,6 +50,7 @@ const NEEDS: &[Need] = &[
         why: "reads BoringSSL's headers (bindgen)",
         package: "libclang-dev",
         scope: Scope::Build,
+        optional: false,
         found: Found::Libclang,
     },
     program("ip", "iproute2", Scope::Bench, "makes the network namespaces of the bench"),
@@ -57,8 +65,11 @@ const NEEDS: &[Need] = &[
         why: "keeps those clients in target/venv",
         package: "python3-venv",
         scope: Scope::Test,
+        optional: false,
         found: Found::PythonVenv,
     },
+    client("gtlsclient", "ngtcp2-client", "an HTTP/3 client of the matrix, on ngtcp2 and GnuTLS"),
+    client("chromium", "chromium", "a browser over forced QUIC"),
 ];
 
 impl Need {
@@ -78,7 +89,12 @@ pub(crate) fn needed(scope: Scope) -> Vec<&'static Need> {
 }
 
 pub(crate) fn missing(scope: Scope) -> Vec<&'static Need> {
-    needed(scope).into_iter().filter(|need| !need.is_there()).collect()
+    needed(scope).into_iter().filter(|need| !need.optional && !need.is_there()).collect()
+}
+
+/// What is not there and would be used if it were.
+pub(crate) fn wanted(scope: Scope) -> Vec<&'static Need> {
+    needed(scope).into_iter().filter(|need| need.optional && !need.is_there()).collect()
 }
 
 /// A Python that can make a virtual environment: the one on PATH, else the system's.

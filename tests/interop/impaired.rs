@@ -1,0 +1,71 @@
+//! Rows E03 and E09: paths that lose and spoil in bursts, as slow as a bad line, and how much of that line is used.
+
+use serde_json::json;
+use spooky_tests::scene::{SOON, Scene, assert_ok};
+use spooky_tests::soak;
+
+use crate::cases::{self, Case, Stage};
+
+/// Seeds of a run: always the same, so that a failure is met again.
+fn seeds() -> std::ops::RangeInclusive<u64> {
+    let chosen = std::env::var("SPOOKY_SEED").ok().and_then(|seed| seed.parse().ok());
+    chosen.map_or(1..=if soak() { 20 } else { 1 }, |seed| seed..=seed)
+}
+
+fn all_seeds(name: &str) {
+    let case: &Case = cases::named(name);
+    let stage = Stage::new();
+    for seed in seeds() {
+        let mut times = Vec::new();
+        for outcome in case.run_all(&stage, seed) {
+            times.push(format!("{} {:.1} s", outcome.client, outcome.seconds));
+        }
+        println!("{}: {name}, seed {seed}: {}", case.row, times.join(", "));
+    }
+}
+
+#[test]
+fn e03_handshakes_survive_loss() {
+    all_seeds("handshakeloss");
+}
+
+/// What a client may do when it repeats what may be lost, and quiche takes for an error (docs/codex/known-limits.md): a
+/// mended quiche is noticed here.
+#[test]
+fn e03_a_finished_said_twice_ends_the_connection() {
+    let scene = Scene::new(1);
+    let result = scene.target.run("finished_twice", json!({}), SOON);
+    println!("E03: Finished twice: closed with {}", result["closed_with"]);
+    assert_eq!(result["closed_with"], 0xa, "{result:#}");
+    assert_ok(&scene.target.fetch("/"));
+}
+
+#[test]
+fn e03_handshakes_survive_corruption() {
+    all_seeds("handshakecorruption");
+}
+
+#[test]
+fn e03_transfers_survive_loss() {
+    all_seeds("transferloss");
+}
+
+#[test]
+fn e03_transfers_survive_corruption() {
+    all_seeds("transfercorruption");
+}
+
+/// A figure of time: only where the machine is asked for it.
+#[test]
+fn e09_goodput() {
+    let case = cases::named("goodput");
+    if !soak() {
+        println!("SKIPPED e09_goodput: measures time; SPOOKY_SOAK=1 runs it");
+        return;
+    }
+    let stage = Stage::new();
+    for outcome in case.run_all(&stage, 1) {
+        let megabits = case.octets() as f64 * 8.0 / outcome.seconds / 1e6;
+        println!("E09: {}: {megabits:.2} Mbit/s of 10", outcome.client);
+    }
+}

@@ -1,0 +1,14 @@
+//! Rows E of the list of attacks and conditions in docs/codex/requirements.md: the proxy with clients that are not quiche,
+//! over good paths and bad ones. `SPOOKY_SOAK=1` runs all sizes and seeds; an ordinary run takes what shows the same.
+//!
+//! ```text
+//! cases.rs        tests/clients/cases.yaml, and how one of its cases is run and judged
+//! matrix.rs       every client: handshake, transfers, multiplexing                        E02
+//! impaired.rs     loss and corruption, twenty seeds; goodput                              E03, E09
+//! conditions.rs   long ways, darkness, IPv6, ciphers, keys, Retry, resumption             E05
+//! ```
+
+mod cases;
+mod conditions;
+mod impaired;
+mod matrix;
