@@ -8,13 +8,16 @@
 //! malformed.rs    messages that break the rules, noise                                             A04, C01
 //! allowance.rs    what one connection may have, at its limit
 //! messages.rs     messages in every spelling, seen at a real backend                               C02 to C09
+//! windows.rs      upload rates, and memory that gaps take, by flow control window               A11
 //! hostile.rs      backends that break HTTP/2                                                       D01 to D05
 //! backends.rs     backends that give little, lie about bodies, answer early              D06, D07, D09
+//! backend_tls.rs  backends that are not who they should be                                         D08
 //! isolation.rs    clients that share a connection to a backend                                     D11 to D13
 //! retries.rs      what is sent to a backend a second time                                          C11
 //! ```
 
 mod allowance;
+mod backend_tls;
 mod backends;
 mod hostile;
 mod isolation;
@@ -24,3 +27,4 @@ mod messages;
 mod retries;
 mod transport;
 mod validation;
+mod windows;

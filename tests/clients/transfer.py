@@ -68,6 +68,47 @@ async def upload(context):
     return result
 
 
+async def slow_pairs(context):
+    """`count` connections, each with a download of `down` read at `rate` bytes a second and an endless upload to `up`.
+
+    Says `going` when a megabyte in all has come and gone. Ends on `stop`; the octets each way of the slowest and the fastest pair.
+    """
+    args = context.args
+    connections = [
+        await Connection.open(context.target, rate=args["rate"], window=args["window"]) for _ in range(args["count"])
+    ]
+    block = context.random.randbytes(BLOCK)
+    sent = [0] * len(connections)
+    downs = []
+
+    async def upload(index, connection):
+        stream_id = connection.start("PUT", args["up"], end=False)
+        while not context.stopped.is_set() and await connection.send(stream_id, block[:65536]):
+            sent[index] += 65536
+        connection.cancel(stream_id)
+
+    for connection in connections:
+        downs.append(connection.start("GET", args["down"]))
+    tasks = [asyncio.ensure_future(upload(*pair)) for pair in enumerate(connections)]
+    told = False
+    received = lambda: [each.answers[stream_id].length for each, stream_id in zip(connections, downs)]
+    while not context.stopped.is_set():
+        await asyncio.sleep(0.1)
+        for connection in connections:
+            connection.transmit()
+        if not told and sum(received()) > 1_000_000 and sum(sent) > 1_000_000:
+            told = True
+            context.event("going")
+    for task in tasks:
+        task.cancel()
+    closed = [connection.closed_with for connection in connections if connection.closed_with is not None]
+    for connection, stream_id in zip(connections, downs):
+        connection.cancel(stream_id)
+        await connection.finish()
+    down = received()
+    return {"down": [min(down), max(down)], "up": [min(sent), max(sent)], "closed": closed}
+
+
 async def rebind(context):
     """`connections` downloads (or echoes of uploads), each moving to a new local port `rebinds` times on its way.
 
@@ -136,4 +177,4 @@ async def upload_rebind(context):
     return result
 
 
-SCENARIOS = [download, upload, rebind, upload_rebind]
+SCENARIOS = [download, upload, slow_pairs, rebind, upload_rebind]

@@ -1,17 +1,17 @@
-//! Bodies: a gigabyte each way arrives as it was, and slow ends hold nobody's memory and nobody else up.
+//! Bodies: a gigabyte each way arrives as it was, and slow ends hold nobody's memory and nobody else up (row D10).
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use spooky_tests::origin::body::Content;
-use spooky_tests::wait;
+use spooky_tests::{soak, wait};
 
 use spooky_tests::scene::{LONG, SOON, Scene, Turn, assert_ok, body_json};
 
 const GIBIBYTE: u64 = 1 << 30;
 const MEBIBYTE: u64 = 1 << 20;
 /// What memory may grow by while a slow transfer is watched.
-const GROWTH_MAX: u64 = 8 * MEBIBYTE;
+const GROWTH_MAX: u64 = 4 * MEBIBYTE;
 const WATCHED: Duration = Duration::from_secs(20);
 
 /// Alone, and a request may be as large as it likes.
@@ -45,7 +45,7 @@ fn a_gibibyte_up_at_full_speed_has_the_right_hash() {
 }
 
 #[test]
-fn a_slow_reader_holds_no_memory_and_nobody_up() {
+fn d10_a_slow_reader_holds_no_memory_and_nobody_up() {
     let scene = Scene::alone(2);
     warm_up(&scene);
     let path = format!("/bytes/{GIBIBYTE}?seed=12");
@@ -64,7 +64,7 @@ fn a_slow_reader_holds_no_memory_and_nobody_up() {
 }
 
 #[test]
-fn a_slow_backend_holds_no_memory_and_nobody_up() {
+fn d10_a_slow_backend_holds_no_memory_and_nobody_up() {
     let scene = unlimited(2);
     warm_up(&scene);
     let args = json!({ "path": format!("/slow-read?rate={MEBIBYTE}"), "length": GIBIBYTE });
@@ -78,6 +78,41 @@ fn a_slow_backend_holds_no_memory_and_nobody_up() {
     // Windows and buffers on the way take some megabytes at once; the backend's pace rules after that.
     let allowed = (seconds * 1.3 + 24.0) * MEBIBYTE as f64;
     assert!(taken < allowed, "{taken} B taken in {seconds} s");
+}
+
+/// Row D10: fifty clients that read slowly while they send to backends that do.
+#[test]
+fn d10_slow_pairs_together_hold_little_and_nobody_up() {
+    let (pairs, rate) = if soak() { (50, 100_000) } else { (20, 50_000) };
+    let scene = Scene::alone(2);
+    warm_up(&scene);
+    let mut others = scene.target.start("load", json!({ "connections": 2, "pause": 0.02 }));
+    others.event("progress", SOON);
+    scene.spooky.forget_peak();
+    let start = scene.spooky.resident_bytes();
+    let args = json!({
+        "count": pairs, "rate": rate, "window": 65_536,
+        "down": format!("/bytes/{GIBIBYTE}"), "up": format!("/slow-read?rate={rate}"),
+    });
+    let mut slow = scene.target.start("slow_pairs", args);
+    slow.event("going", LONG);
+    wait::watch(Duration::from_secs(8), || (), |()| {});
+    let grown = scene.spooky.peak_bytes().saturating_sub(start);
+    slow.stop();
+    others.stop();
+    let (slow, seen) = (slow.result(LONG), others.result(SOON));
+    println!(
+        "D10: {pairs} pairs: {} KiB more, {slow}; others: {}, slowest {} s",
+        grown >> 10,
+        seen["outcome"],
+        seen["slowest"]
+    );
+    assert!(grown < 64 * MEBIBYTE * pairs / 50, "{grown} B");
+    assert_eq!(slow["closed"], json!([]));
+    assert!(slow["down"][0].as_u64() > Some(0) && slow["up"][0].as_u64() > Some(0), "{slow}");
+    let outcome = seen["outcome"].as_object().map(serde_json::Map::len);
+    assert_eq!((outcome, &seen["errors"]), (Some(1), &json!([])), "{seen:#}");
+    assert!(seen["slowest"].as_f64().is_some_and(|slowest| slowest < 1.0), "{seen:#}");
 }
 
 /// Fills the buffers that stay: pools, allocator arenas, connection state.

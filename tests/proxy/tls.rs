@@ -1,16 +1,12 @@
-//! Certificates by name and type towards clients; verified certificates of backends.
-
-use std::net::SocketAddr;
+//! Certificates by name and type towards clients.
 
 use serde_json::{Value, json};
-use spooky_tests::backend::LocalBackend;
 use spooky_tests::certs::{Authority, KeyType};
 use spooky_tests::clients::Target;
 use spooky_tests::config::{Config, certificate};
-use spooky_tests::origin::{Options, TlsFiles};
 use spooky_tests::spooky::Spooky;
 
-use spooky_tests::scene::{SOON, Scene, Turn, assert_ok, field, loopback};
+use spooky_tests::scene::{SOON, Scene, Turn, loopback};
 
 #[test]
 fn the_name_chooses_the_certificate() {
@@ -65,68 +61,4 @@ fn one_name_can_have_both_key_types() {
     };
     assert_eq!(key("ecdsa"), "ECPublicKey");
     assert_eq!(key("rsa"), "RSAPublicKey");
-}
-
-struct Vault {
-    backend: LocalBackend,
-    authority: Authority,
-}
-
-fn vault(name: &str) -> Vault {
-    let authority = Authority::new();
-    let leaf = authority.leaf("backend", &[name], KeyType::Ecdsa);
-    let backend = LocalBackend::start(Options {
-        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-        name: "tls1".into(),
-        tls: Some(TlsFiles { cert: leaf.cert, key: leaf.key }),
-        max_streams: None,
-        goaway_after: None,
-    });
-    Vault { backend, authority }
-}
-
-/// A scene whose only upstream is this TLS backend, without health checks: the request itself has to fail.
-fn before(vault: &Vault, tls: Value) -> Scene {
-    let address = vault.backend.address();
-    Scene::with(Turn::shared(), 0, |config, _| {
-        let upstream = json!({
-            "endpoints": [{ "name": "tls1", "address": address.to_string() }],
-            "tls": tls,
-        });
-        config.set("/upstreams/app", upstream).route("all", json!({ "path_prefix": "/" }), "app")
-    })
-}
-
-#[test]
-fn a_backend_with_the_right_certificate_is_used() {
-    let vault = vault("backend.test");
-    let tls = json!({ "verify": true, "sni": "backend.test", "ca_file": vault.authority.file() });
-    let scene = before(&vault, tls);
-    let answer = scene.target.fetch("/");
-    assert_ok(&answer);
-    assert_eq!(field(&answer, "x-origin"), Some("tls1"));
-}
-
-#[test]
-fn a_backend_with_another_name_gets_no_request() {
-    let vault = vault("other.test");
-    let tls = json!({ "verify": true, "sni": "backend.test", "ca_file": vault.authority.file() });
-    assert_unused(&vault, tls);
-}
-
-#[test]
-fn a_backend_of_an_unknown_authority_gets_no_request() {
-    let vault = vault("backend.test");
-    let stranger = Authority::new();
-    assert_unused(&vault, json!({ "sni": "backend.test", "ca_file": stranger.file() }));
-}
-
-#[track_caller]
-fn assert_unused(vault: &Vault, tls: Value) {
-    let scene = before(vault, tls);
-    let answer = scene.target.fetch("/");
-    assert_eq!((&answer["status"], &answer["end"]), (&json!(502), &json!("clean")), "{answer:#}");
-    let stats = vault.backend.stats().to_json();
-    assert_eq!(stats["streams_total"], 0, "{stats:#}");
-    assert!(stats["handshakes_failed"].as_u64() > Some(0), "{stats:#}");
 }

@@ -68,6 +68,20 @@ impl Authority {
     /// # Panics
     /// When a name is not a DNS name or address, or files cannot be written.
     pub fn leaf(&self, file: &str, names: &[&str], key_type: KeyType) -> Leaf {
+        self.leaf_with(file, names, key_type, |_params| {})
+    }
+
+    /// The same with something about it that is not as it should be.
+    ///
+    /// # Panics
+    /// As [`Authority::leaf`].
+    pub fn leaf_with(
+        &self,
+        file: &str,
+        names: &[&str],
+        key_type: KeyType,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Leaf {
         let key = match key_type {
             KeyType::Ecdsa => KeyPair::generate().expect("a P-256 key can be made"),
             KeyType::Rsa => KeyPair::from_pem(RSA_KEY).expect("the kept key is PKCS #8"),
@@ -78,14 +92,30 @@ impl Authority {
         params.distinguished_name.push(DnType::CommonName, common_name);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;
+        change(&mut params);
         let leaf = params.signed_by(&key, &self.issuer).expect("the authority signs a leaf");
         let chain =
             leaf.pem() + &fs::read_to_string(self.file()).expect("the authority is on disk");
+        self.keep(file, &chain, &key)
+    }
+
+    /// A leaf that nobody but itself vouches for.
+    ///
+    /// # Panics
+    /// As [`Authority::leaf`].
+    pub fn self_signed(&self, file: &str, name: &str) -> Leaf {
+        let key = KeyPair::generate().expect("a P-256 key can be made");
+        let params = CertificateParams::new([name.to_owned()]).expect("a DNS name or address");
+        let leaf = params.self_signed(&key).expect("a leaf signs itself");
+        self.keep(file, &leaf.pem(), &key)
+    }
+
+    fn keep(&self, file: &str, chain: &str, key: &KeyPair) -> Leaf {
         let files = Leaf {
             cert: self.directory.path().join(format!("{file}.pem")),
             key: self.directory.path().join(format!("{file}.key")),
         };
-        write(&files.cert, &chain);
+        write(&files.cert, chain);
         write(&files.key, &key.serialize_pem());
         files
     }

@@ -87,6 +87,8 @@ reasons! {
         RateLimit = "rate_limit",
         /// Too much came that cannot be read because of gaps: the connection was closed.
         Unreadable = "unreadable",
+        /// So much came on all connections: one that had much of it was closed at once.
+        UnreadableTotal = "unreadable_total",
         /// Connections to backends ended under a client's requests: its connection was closed.
         BackendConnectionsLost = "backend_connections_lost",
     }

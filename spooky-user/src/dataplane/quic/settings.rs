@@ -124,6 +124,8 @@ pub struct Http3Settings {
     pub response_drain_timeout: Duration,
     /// Octets received that cannot be read because earlier ones are missing.
     pub max_unreadable: u64,
+    /// The same for all connections of a listener on one worker.
+    pub max_unreadable_total: u64,
     /// Connections to backends that may end under a client's requests in a minute; 0 for no limit.
     pub max_backend_connections_lost: u32,
 }
@@ -154,8 +156,8 @@ impl Default for QuicSettings {
             idle_timeout: Duration::from_secs(30),
             handshake_timeout: Duration::from_secs(5),
             max_streams: 100,
-            stream_window: Window { initial: 64 << 10, max: 1 << 20 },
-            connection_window: Window { initial: 1 << 20, max: 4 << 20 },
+            stream_window: Window { initial: 256 << 10, max: 4 << 20 },
+            connection_window: Window { initial: 1 << 20, max: 8 << 20 },
             congestion: Congestion::Cubic,
             max_udp_payload: 1350,
             active_connection_id_limit: 8,
@@ -188,6 +190,7 @@ impl Default for Http3Settings {
             request_body_rate: 240,
             response_drain_timeout: Duration::from_secs(30),
             max_unreadable: 128 << 10,
+            max_unreadable_total: 4 << 20,
             max_backend_connections_lost: 3,
         }
     }

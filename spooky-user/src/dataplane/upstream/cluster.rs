@@ -117,6 +117,17 @@ pub struct TlsSettings {
     pub sni: Option<String>,
     /// PEM file with the accepted authorities instead of the system's.
     pub ca_file: Option<PathBuf>,
+    /// The oldest version that is spoken.
+    pub min_version: TlsVersion,
+}
+
+/// Versions of TLS that carry HTTP/2 (RFC 9113 §9.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// RFC 5246.
+    Tls12,
+    /// RFC 8446.
+    Tls13,
 }
 
 /// Active probing of each endpoint over connections of its own.

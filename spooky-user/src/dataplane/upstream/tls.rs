@@ -15,10 +15,13 @@ use rustls::pki_types::{CertificateDer, InvalidDnsNameError, ServerName, UnixTim
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
-use super::cluster::TlsSettings;
+use super::cluster::{TlsSettings, TlsVersion};
 
 /// The ALPN identifier of HTTP/2 over TLS (RFC 9113 §3.1). A backend that does not select it is refused.
 pub const ALPN_H2: &[u8] = b"h2";
+
+/// The newest first.
+static ALL_VERSIONS: [&rustls::SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
 
 /// How to open TLS connections for one upstream. Cheap to clone.
 ///
@@ -76,7 +79,7 @@ pub enum TlsError {
 // === impl Connector ===
 
 impl Connector {
-    /// Reads the authorities and builds the client: TLS 1.2 and 1.3, ALPN `h2`, the certificate verified unless told otherwise.
+    /// Reads the authorities and builds the client: TLS 1.3 and, if allowed, 1.2, ALPN `h2`, the certificate verified unless told otherwise.
     ///
     /// Blocks on files; `verify: false` is logged as a warning here, once for each load.
     ///
@@ -84,9 +87,13 @@ impl Connector {
     /// When a file or a name is unusable. The caller refuses the configuration: there is no falling back to less trust.
     pub fn new(settings: &TlsSettings) -> Result<Self, TlsError> {
         let name = settings.sni.as_deref().map(server_name).transpose()?;
+        let versions: &[&rustls::SupportedProtocolVersion] = match settings.min_version {
+            TlsVersion::Tls12 => &ALL_VERSIONS,
+            TlsVersion::Tls13 => &ALL_VERSIONS[..1],
+        };
         let provider = Arc::new(ring::default_provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-            .with_protocol_versions(&[&TLS13, &TLS12])
+            .with_protocol_versions(versions)
             .map_err(TlsError::Provider)?;
         let (mut client, trust) = if settings.verify {
             let (roots, trust) = authorities(settings)?;

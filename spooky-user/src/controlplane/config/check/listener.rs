@@ -199,6 +199,7 @@ fn http3(http3: &schema::Http3) -> Http3Settings {
         request_body_rate: http3.request_body_rate.0,
         response_drain_timeout: http3.response_drain_timeout,
         max_unreadable: http3.max_unreadable.0,
+        max_unreadable_total: http3.max_unreadable_total.0,
         max_backend_connections_lost: http3.max_backend_connections_lost,
     }
 }

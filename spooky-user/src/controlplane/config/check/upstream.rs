@@ -14,7 +14,7 @@ use crate::controlplane::config::schema;
 use crate::controlplane::config::units::ByteSize;
 use crate::dataplane::balance::{HashOn, Policy};
 use crate::dataplane::upstream::cluster::{
-    HealthCheck, Keepalive, RetryBudget, Settings, TlsSettings,
+    HealthCheck, Keepalive, RetryBudget, Settings, TlsSettings, TlsVersion,
 };
 use crate::dataplane::upstream::tls::Connector;
 
@@ -264,7 +264,15 @@ fn connector(
         checker.problem(&format!("{path}.ca_file"), message);
         return None;
     }
-    let settings = TlsSettings { verify: tls.verify, sni, ca_file: tls.ca_file.clone() };
+    let settings = TlsSettings {
+        verify: tls.verify,
+        sni,
+        ca_file: tls.ca_file.clone(),
+        min_version: match tls.min_version {
+            schema::TlsVersion::Tls12 => TlsVersion::Tls12,
+            schema::TlsVersion::Tls13 => TlsVersion::Tls13,
+        },
+    };
     match Connector::new(&settings) {
         Ok(connector) => Some(connector),
         Err(error) => {

@@ -102,9 +102,9 @@ section! {
     /// The flow control window of a stream.
     pub struct StreamWindow {
         /// At first. It grows as fast as the client sends.
-        initial: ByteSize = "64KiB", "16KiB" ..= "16MiB", live;
-        /// At most.
-        max: ByteSize = "1MiB", "16KiB" ..= "16MiB", live;
+        initial: ByteSize = "256KiB", "16KiB" ..= "16MiB", live;
+        /// At most. Divided by the round trip it is the fastest an upload can be.
+        max: ByteSize = "4MiB", "16KiB" ..= "16MiB", live;
     }
 }
 
@@ -114,7 +114,7 @@ section! {
         /// At first. It grows as fast as the client sends.
         initial: ByteSize = "1MiB", "64KiB" ..= "64MiB", live;
         /// At most.
-        max: ByteSize = "4MiB", "64KiB" ..= "64MiB", live;
+        max: ByteSize = "8MiB", "64KiB" ..= "64MiB", live;
     }
 }
 
@@ -229,6 +229,10 @@ section! {
         /// connection is closed with H3_EXCESSIVE_LOAD. Each can take 160 octets of memory when it comes by itself. Danger:
         /// below what is in flight, connections with losses are closed.
         max_unreadable: ByteSize = "128KiB", "64KiB" ..= "64MiB", live;
+        /// The same for all connections of the listener on one worker. Above it those with more than `max_unreadable` are closed at
+        /// once, and an eighth of `max_unreadable` is what another may have for 5 s. Some 25 octets of memory for each. Danger:
+        /// fast uploads with losses have a round trip's octets there, 4 MiB being 670 Mbit/s over 50 ms.
+        max_unreadable_total: ByteSize = "4MiB", "64KiB" ..= "1GiB", live;
         /// Connections to backends that may end under a client's requests in a minute; then its own is closed with
         /// H3_EXCESSIVE_LOAD. One that clients shared counts as a part of one for each of them, until what they send again, each
         /// request on a connection of its own, has shown whose it was. 0 for no limit.

@@ -19,7 +19,7 @@ pub use listener::{
 pub use route::{BodyLimit, Counted, Match, RateLimit, Route};
 pub use upstream::{
     Endpoint, HashOn, HealthCheck, Http2, Keepalive, LoadBalancing, Policy, Pool, Retry, Timeouts,
-    Upstream, UpstreamTls,
+    TlsVersion, Upstream, UpstreamTls,
 };
 
 use super::read::{Named, section};

@@ -122,6 +122,18 @@ section! {
         sni: Option<String> = "null", live;
         /// PEM file with the authorities to trust instead of the system's.
         ca_file: Option<PathBuf> = "null", live;
+        /// The oldest version that is spoken: `tls1.3` or `tls1.2`. A backend that has older ones only gets no request: 502.
+        min_version: TlsVersion = "tls1.3", live;
+    }
+}
+
+choice! {
+    /// A version of TLS.
+    pub enum TlsVersion {
+        /// RFC 5246.
+        Tls12 = "tls1.2",
+        /// RFC 8446.
+        Tls13 = "tls1.3",
     }
 }
 

@@ -11,6 +11,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// A client that has always something in flight behind some loss reads on all the same: who sends so many times what is missing
 /// within [`PATIENCE`] is not holding it back.
 const TURNOVER: u64 = 4;
+/// What part of the usual may be missing when all connections together have too much.
+const SCARCE: u64 = 8;
 /// Octets of a received packet that are no stream's: headers, tag, acknowledgements.
 const PACKET_COST: u64 = 96;
 /// Further octets of acknowledgements, for each packet sent.
@@ -76,12 +78,23 @@ impl Intake {
 
     /// Something is missing.
     pub(super) fn is_short(&self) -> bool {
+        self.missing > self.most / SCARCE
+    }
+
+    /// More is missing than may be for long.
+    pub(super) fn is_much(&self) -> bool {
         self.missing > self.most
     }
 
-    /// Whether there has been too much for too long.
-    pub(super) fn is_over(&mut self, now: Instant) -> bool {
-        if self.missing <= self.most {
+    /// What is missing, in octets.
+    pub(super) fn missing(&self) -> u64 {
+        self.missing
+    }
+
+    /// Whether there has been too much for too long; when all connections together have too much, less is too much.
+    pub(super) fn is_over(&mut self, scarce: bool, now: Instant) -> bool {
+        let most = if scarce { self.most / SCARCE } else { self.most };
+        if self.missing <= most {
             self.over_since = None;
             return false;
         }
@@ -119,7 +132,7 @@ mod tests {
             // Ten packets a turn; half of what came is still unread at its end.
             intake.begin(after(turn * 10), if turn == 1 { 11_500 } else { 5_750 + 11_500 });
             intake.end(5_750);
-            assert!(!intake.is_short() && !intake.is_over(now + PATIENCE * 2));
+            assert!(!intake.is_much() && !intake.is_over(false, now + PATIENCE * 2));
         }
     }
 
@@ -128,11 +141,11 @@ mod tests {
         let now = Instant::now();
         let mut intake = Intake::new(64 << 10, Received::default());
         intake.begin(after(100), 0);
-        assert!(intake.is_short() && !intake.is_over(now));
-        assert!(!intake.is_over(now + PATIENCE / 2));
+        assert!(intake.is_much() && !intake.is_over(false, now));
+        assert!(!intake.is_over(false, now + PATIENCE / 2));
         intake.begin(after(101), 101 * 1150);
         intake.end(0);
-        assert!(!intake.is_over(now + PATIENCE * 2));
+        assert!(!intake.is_over(false, now + PATIENCE * 2));
     }
 
     #[test]
@@ -144,7 +157,10 @@ mod tests {
         for turn in 1..200 {
             intake.begin(after(900 + turn * 900), 900 * 1150);
             intake.end(0);
-            assert!(!intake.is_over(start + Duration::from_millis(250) * turn as u32), "{turn}");
+            assert!(
+                !intake.is_over(false, start + Duration::from_millis(250) * turn as u32),
+                "{turn}"
+            );
         }
     }
 
@@ -157,7 +173,17 @@ mod tests {
             intake.begin(after(turn * 10), 500);
             intake.end(0);
         }
-        assert!(!intake.is_over(now) && intake.is_over(now + PATIENCE));
+        assert!(!intake.is_over(false, now) && intake.is_over(false, now + PATIENCE));
+    }
+
+    #[test]
+    fn less_is_too_much_when_all_have_too_much() {
+        let now = Instant::now();
+        let mut intake = Intake::new(64 << 10, Received::default());
+        intake.begin(after(20), 0);
+        assert!(intake.is_short() && !intake.is_much());
+        assert!(!intake.is_over(false, now) && !intake.is_over(false, now + PATIENCE));
+        assert!(!intake.is_over(true, now) && intake.is_over(true, now + PATIENCE));
     }
 
     #[test]
@@ -165,8 +191,8 @@ mod tests {
         let now = Instant::now();
         let mut intake = Intake::new(64 << 10, Received::default());
         intake.begin(after(800), 0);
-        assert!(intake.is_short() && !intake.is_over(now));
+        assert!(intake.is_much() && !intake.is_over(false, now));
         intake.stopped();
-        assert!(!intake.is_short() && !intake.is_over(now + PATIENCE));
+        assert!(!intake.is_much() && !intake.is_over(false, now + PATIENCE));
     }
 }

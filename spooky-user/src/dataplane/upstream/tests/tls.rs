@@ -11,7 +11,7 @@ use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::version::{TLS12, TLS13};
 use tokio_rustls::TlsAcceptor;
 
-use super::super::cluster::TlsSettings;
+use super::super::cluster::{TlsSettings, TlsVersion};
 use super::super::tls::{Connector, TlsError};
 use super::backend::Backend;
 use super::*;
@@ -60,6 +60,7 @@ impl Authority {
             verify: true,
             sni: sni.map(str::to_owned),
             ca_file: Some(self.file.path().to_owned()),
+            min_version: TlsVersion::Tls12,
         }
     }
 }
@@ -129,8 +130,12 @@ fn without_verification_anyone_is_believed() {
     let authority = Authority::new();
     for version in [&TLS12, &TLS13] {
         let server = authority.server("other.test", &[b"h2"], version);
-        let trust =
-            TlsSettings { verify: false, sni: Some("backend.test".to_owned()), ca_file: None };
+        let trust = TlsSettings {
+            verify: false,
+            sni: Some("backend.test".to_owned()),
+            ca_file: None,
+            min_version: TlsVersion::Tls12,
+        };
         attempt(server, &trust).unwrap();
     }
 }
@@ -155,6 +160,7 @@ fn unusable_settings_are_found_when_they_are_read() {
         verify: true,
         sni: Some(sni.to_owned()),
         ca_file: Some(ca_file.to_owned()),
+        min_version: TlsVersion::Tls13,
     };
     let missing = Path::new("/nonexistent/ca.pem");
     let error = Connector::new(&trust(missing, "backend.test")).unwrap_err();

@@ -20,6 +20,7 @@ use quiche::h3::{self, Event, NameValue};
 
 use self::leave::Leaving;
 pub use self::shared::Shared;
+use self::shared::Unreadable;
 use super::code;
 use super::intake::{Intake, Received};
 use super::resets::Resets;
@@ -67,6 +68,8 @@ pub struct Session {
     /// Connections to backends that ended under its requests.
     blame: Rc<Blame>,
     intake: Intake,
+    /// Its part of what nobody can read.
+    unreadable: Unreadable,
     /// Streams that the client has reset or we have stopped, as counted by QUIC.
     given_up: u64,
     /// The client's settings have come and are in order.
@@ -97,6 +100,7 @@ impl Session {
         Ok(Self {
             http,
             streams: HashMap::default(),
+            unreadable: Unreadable::new(Rc::clone(&shared)),
             shared,
             mailbox,
             cid,
@@ -201,6 +205,7 @@ impl Session {
 
     /// The connection is over: every task stops.
     pub fn close(&mut self) {
+        self.unreadable.set(0);
         for (_, stream) in self.streams.drain() {
             self.shared.metrics.requests_active.dec();
             stream.link().fail(Kind::ClientGone);

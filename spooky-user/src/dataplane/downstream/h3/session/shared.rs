@@ -1,5 +1,7 @@
 //! What the sessions of one listener share: limits, counters, quiche's configuration.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,7 +38,17 @@ pub struct Shared {
     pub listener: ListenerId,
     /// The worker's counters.
     pub metrics: Arc<WorkerMetrics>,
+    /// Octets of all its connections that came and cannot be read.
+    unreadable: Cell<u64>,
+    /// See [`Http3Settings`].
+    max_unreadable_total: u64,
     pub(super) config: h3::Config,
+}
+
+/// What one connection has of the octets that cannot be read, taken back on drop.
+pub(super) struct Unreadable {
+    shared: Rc<Shared>,
+    octets: u64,
 }
 
 // === impl Shared ===
@@ -73,6 +85,8 @@ impl Shared {
             body_enough: settings.request_body_enough(),
             drain_timeout: settings.response_drain_timeout,
             max_unreadable: settings.max_unreadable,
+            max_unreadable_total: settings.max_unreadable_total,
+            unreadable: Cell::new(0),
             max_backend_connections_lost: settings.max_backend_connections_lost,
             listener,
             metrics,
@@ -84,5 +98,31 @@ impl Shared {
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Shared").field("listener", &self.listener).finish_non_exhaustive()
+    }
+}
+
+// === impl Unreadable ===
+
+impl Unreadable {
+    pub(super) fn new(shared: Rc<Shared>) -> Self {
+        Self { shared, octets: 0 }
+    }
+
+    /// It has so much now.
+    pub(super) fn set(&mut self, octets: u64) {
+        let total = &self.shared.unreadable;
+        total.set(total.get().saturating_sub(self.octets).saturating_add(octets));
+        self.octets = octets;
+    }
+
+    /// All together have more than they may.
+    pub(super) fn is_scarce(&self) -> bool {
+        self.shared.unreadable.get() > self.shared.max_unreadable_total
+    }
+}
+
+impl Drop for Unreadable {
+    fn drop(&mut self) {
+        self.set(0);
     }
 }

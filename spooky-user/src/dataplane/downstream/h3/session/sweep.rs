@@ -30,10 +30,12 @@ impl Session {
         }
         self.end_unheard(transport, now);
         self.end_stalled(transport, now);
-        if self.intake.is_over(now) {
+        if self.intake.is_over(self.unreadable.is_scarce(), now) {
             self.shut(transport, LimitReason::Unreadable);
         }
-        let idle = self.streams.is_empty() && self.unheard.is_empty() && !self.intake.is_short();
+        let short =
+            self.intake.is_much() || (self.intake.is_short() && self.unreadable.is_scarce());
+        let idle = self.streams.is_empty() && self.unheard.is_empty() && !short;
         self.sweep_at = (!self.shut && !idle).then(|| now + INTERVAL);
     }
 
@@ -130,6 +132,11 @@ impl Session {
         self.intake.end(left.map(|octets| octets as u64).sum());
         if let Some(reason) = self.resets.verdict() {
             self.shut(transport, reason);
+        }
+        self.unreadable.set(self.intake.missing());
+        if self.unreadable.is_scarce() && self.intake.is_much() {
+            // Who has the most cannot be waited for: memory is gone before its patience is.
+            self.shut(transport, LimitReason::UnreadableTotal);
         }
         let most = self.shared.max_backend_connections_lost;
         if most > 0 && self.blame.is_over(most, self.now) {
