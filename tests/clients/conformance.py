@@ -17,7 +17,7 @@ from h3client import Connection, Failed, PacedQuic
 
 OPEN, SILENCE = "open", "silence"
 # A peer that says nothing for so long says nothing.
-PATIENCE = 4.0
+PATIENCE = 20.0
 # Connections at a time: a server may ask for Retry when more handshakes are half done.
 AT_ONCE = 12
 

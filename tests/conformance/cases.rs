@@ -43,8 +43,15 @@ fn waivers() -> Waivers {
 /// Plays `conformance_SUITE` and asserts that every case ends as it should or as its waiver says, beside a client that never
 /// waits in vain and a daemon that never panics.
 pub(crate) fn play(row: &str, suite: &str) {
+    play_with(row, suite, json!({}));
+}
+
+/// The same with other settings under `quic`.
+pub(crate) fn play_with(row: &str, suite: &str, quic: Value) {
     let h3spec = SUITES.iter().find(|(name, _)| *name == suite).expect("a suite").1;
-    let scene = Scene::with(Turn::shared(), 1, |config, backends| config.forward(backends));
+    let scene = Scene::with(Turn::shared(), 1, |config, backends| {
+        config.forward(backends).set("/listeners/0/quic", quic)
+    });
     let result = scene.target.run(&format!("conformance_{suite}"), json!({}), LONG);
     let cases: Cases = serde_json::from_value(result["cases"].clone()).expect("cases");
     let waivers = waivers().remove(suite).unwrap_or_default();

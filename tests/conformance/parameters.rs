@@ -1,5 +1,7 @@
 //! Rows A12 and E01, transport parameters: absent, twice, beyond their limits, cut short, or of servers only.
 
+use serde_json::json;
+
 use crate::cases;
 
 //= https://www.rfc-editor.org/rfc/rfc9000#section-7.3
@@ -16,4 +18,11 @@ use crate::cases;
 #[test]
 fn a12_e01_each_wrong_parameter_has_its_code() {
     cases::play("A12 E01", "parameters");
+}
+
+/// The keys of Initial packets are others after a Retry, and the same mistakes have the same codes.
+#[test]
+fn a12_after_a_retry_each_wrong_parameter_has_its_code() {
+    let quic = json!({ "address_validation": { "mode": "always" } });
+    cases::play_with("A12 after a Retry", "parameters", quic);
 }
