@@ -169,7 +169,7 @@ impl<S> Connection<S> {
     ) -> Outcome {
         self.ack_due = None;
         self.unacknowledged = 0;
-        let migration = &self.migration;
+        let migration = &mut self.migration;
         let redirect = |path| migration.redirect(path);
         builder.transmit(&mut self.transport, max_segments, &mut self.credit, redirect, send)
     }

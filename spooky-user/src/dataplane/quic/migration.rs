@@ -4,7 +4,8 @@
 //! quiche keeps loss recovery for each path. What was in flight on a path when the client left it is declared lost only once
 //! a later packet *of that path* is acknowledged; without one, a probe time-out sends the same oldest packets again and
 //! again and the rest never. So when the client has moved, one more packet is made on the old path, a PATH_CHALLENGE, and
-//! sent to where the client is now: its acknowledgement frees the rest. quiche also forgets a path only when its destination
+//! sent to where the client is now: its acknowledgement frees the rest. It goes to the old path, too: whoever is still there
+//! answers, and is where the client is again (RFC 9000 §9.3.3). quiche also forgets a path only when its destination
 //! connection ID is retired, and refuses new paths when it remembers too many: the oldest are retired in time.
 //!
 //! Each datagram that a client's keys have made can name another source. What only claims to be a path gets a challenge, and
@@ -28,6 +29,16 @@ struct Left {
     timeouts: usize,
     /// Nothing has come from there since the client left it: what is made for it goes to where the client is now.
     silent: bool,
+    /// A challenge has gone there.
+    asked: bool,
+}
+
+/// Where a packet goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Destination {
+    pub(super) path: Path,
+    /// And a copy of it.
+    pub(super) copy: Option<Path>,
 }
 
 /// A path whose validation has failed.
@@ -118,7 +129,7 @@ impl Migration {
         self.left.retain(|left| left.path != to);
         if from != to && transport.probe_path(from.local, from.peer).is_ok() {
             let timeouts = timeouts(transport, from);
-            self.left.push(Left { path: from, timeouts, silent: true });
+            self.left.push(Left { path: from, timeouts, silent: true, asked: false });
         }
     }
 
@@ -195,9 +206,18 @@ impl Migration {
     }
 
     /// Where a packet that quiche has made for `path` is to be sent.
-    pub(super) fn redirect(&self, path: Path) -> Path {
-        let left = |left: &Left| left.silent && left.path == path;
-        if path != self.current && self.left.iter().any(left) { self.current } else { path }
+    //= https://www.rfc-editor.org/rfc/rfc9000#section-9.3.3
+    //# In response to an apparent migration, endpoints MUST validate the
+    //# previously active path using a PATH_CHALLENGE frame.
+    pub(super) fn redirect(&mut self, path: Path) -> Destination {
+        let silent = |left: &&mut Left| left.silent && left.path == path;
+        match self.left.iter_mut().find(silent) {
+            Some(left) if path != self.current => {
+                let is_first = !std::mem::replace(&mut left.asked, true);
+                Destination { path: self.current, copy: is_first.then_some(path) }
+            }
+            _ => Destination { path, copy: None },
+        }
     }
 }
 

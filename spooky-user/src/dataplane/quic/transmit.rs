@@ -1,6 +1,7 @@
 //! Turns what a connection has to send into trains: datagrams of one path and one size, for one send call each (GSO).
 
 use super::buffers::Transport;
+use super::migration::Destination;
 use super::validation::Credit;
 use crate::dataplane::packet::Path;
 use crate::dataplane::packet::udp::Train;
@@ -57,7 +58,7 @@ impl Builder {
         transport: &mut Transport,
         max_segments: usize,
         credit: &mut Credit,
-        mut redirect: impl FnMut(Path) -> Path,
+        mut redirect: impl FnMut(Path) -> Destination,
         mut send: impl FnMut(Train<'_>) -> Result<(), Blocked>,
     ) -> Outcome {
         let mut open = Open::new();
@@ -83,7 +84,7 @@ impl Builder {
             };
             let end = self.buffer.len().min(open.end + room);
             let Some(space) = self.buffer.get_mut(open.end..end) else { return Outcome::Idle };
-            let (size, path) = match transport.send(space) {
+            let (size, Destination { path, copy }) = match transport.send(space) {
                 Ok((size, info)) => (size, redirect(Path { local: info.from, peer: info.to })),
                 Err(quiche::Error::Done) => break,
                 Err(error) => {
@@ -101,6 +102,17 @@ impl Builder {
                 open = Open { start: open.end, end: open.end, ..Open::new() };
             }
             open.add(size, path);
+            if let Some(path) = copy {
+                if open.close(&self.buffer, &mut send).is_err() {
+                    return Outcome::Blocked;
+                }
+                open = Open { start: open.end - size, end: open.end - size, ..Open::new() };
+                open.add(size, path);
+                if open.close(&self.buffer, &mut send).is_err() {
+                    return Outcome::Blocked;
+                }
+                open = Open { start: open.end, end: open.end, ..Open::new() };
+            }
         }
         match open.close(&self.buffer, &mut send) {
             Ok(()) => Outcome::Idle,

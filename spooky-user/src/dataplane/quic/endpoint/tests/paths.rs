@@ -32,6 +32,29 @@ fn a_rebinding_keeps_the_connection_and_moves_the_client_only_when_validated() {
     assert_eq!(rig.metrics.connections_accepted.value(), 1);
 }
 
+/// Where the client was, one challenge goes when it has moved, and from then on nothing while nothing comes from there.
+//= https://www.rfc-editor.org/rfc/rfc9000#section-9.3.3
+//= type=test
+//# In response to an apparent migration, endpoints MUST validate the
+//# previously active path using a PATH_CHALLENGE frame.
+#[test]
+fn the_old_path_is_challenged_once() {
+    let mut rig = Rig::new(&Secrets::random(0, [0; 3]), me());
+    let key = rig.establish();
+    let (old, rebound) = (rig.from, "192.0.2.7:4001".parse().unwrap());
+    rig.client.send_ack_eliciting().unwrap();
+    rig.settle(rebound);
+    assert_eq!(rig.endpoint.get_mut(key).unwrap().client(), rebound);
+    let [(challenge, to)] = &rig.astray[..] else { panic!("{} datagrams", rig.astray.len()) };
+    assert_eq!(*to, old);
+    // It was the client's all along: what it answers from there moves it back.
+    let info = quiche::RecvInfo { from: rig.to, to: rig.from };
+    rig.client.recv(&mut challenge.clone(), info).unwrap();
+    rig.client.send_ack_eliciting().unwrap();
+    rig.settle(old);
+    assert_eq!(rig.endpoint.get_mut(key).unwrap().client(), old);
+}
+
 //= https://www.rfc-editor.org/rfc/rfc9000#section-8.2.2
 //= type=test
 //# A PATH_RESPONSE frame MUST be sent on the network path where the
