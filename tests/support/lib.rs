@@ -43,6 +43,9 @@ pub mod timers;
 pub mod train;
 pub mod wait;
 
+/// Built with AddressSanitizer (`cargo xtask nightly`): memory and processor time are mostly its own, and no figures of spooky.
+pub const SANITIZED: bool = cfg!(asan);
+
 /// Whether the long runs are asked for (`cargo xtask test --soak`): the sizes, counts and seeds of the table of attacks,
 /// where an ordinary run takes as much as shows the same in seconds.
 pub fn soak() -> bool {

@@ -5,7 +5,10 @@ mod bench;
 mod ci;
 mod command;
 mod ebpf;
+mod fuzz;
+mod nightly;
 mod run;
+mod sanitized;
 mod setup;
 mod test;
 mod tidy;
@@ -45,6 +48,14 @@ Measuring it (as root)
                                       tests/load/baseline.json; two minutes; needs no root
                      --gate --bless   write that baseline; the commit says why
 
+Looking for defects (with a nightly compiler; each builds everything once more, ten minutes)
+  fuzz [TARGET]    The targets of tests/fuzz under libFuzzer and AddressSanitizer.
+                     --time 60s    for each target
+  nightly          Units, corpora, models and attacks with AddressSanitizer; every fuzz target
+                   for longer; the table of attacks at full size. Hours.
+                     --only A,B    of asan, fuzz, soak
+                     --time 30m    for each fuzz target
+
 Working on it
   ci               Every gate in order: format, lints, layers and sizes, eBPF object, docs,
                    licences, tests.
@@ -78,6 +89,8 @@ fn main() -> ExitCode {
         "bench" => bench::run(rest),
         "ci" => ci::run(rest),
         "tidy" => tidy::run(rest),
+        "fuzz" => fuzz::run(rest),
+        "nightly" => nightly::run(rest),
         "help" | "--help" | "-h" => {
             command::say(HELP.trim_end());
             Ok(())
