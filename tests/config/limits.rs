@@ -63,6 +63,24 @@ fn every_limit_has_its_key_and_default() {
     }
 }
 
+/// What says by its name that it bounds something.
+#[test]
+fn every_key_that_is_a_limit_is_in_the_table() {
+    let rows = rows();
+    let listed: Vec<&str> = rows.iter().flat_map(|row| quoted(&row[1])).collect();
+    // A datagram's size bounds nobody.
+    let is_limit = |name: &str| {
+        (name.starts_with("max_") || name.ends_with("_timeout")) && name != "max_udp_payload"
+    };
+    let missing: Vec<String> = manual::leaves()
+        .into_iter()
+        .map(|(path, _)| path)
+        .filter(|path| path.rsplit('.').next().is_some_and(is_limit))
+        .filter(|path| !listed.contains(&path.as_str()))
+        .collect();
+    assert!(missing.is_empty(), "{missing:#?}");
+}
+
 #[test]
 fn every_limit_has_a_metric_that_is_there() {
     let rendered = rendered();
