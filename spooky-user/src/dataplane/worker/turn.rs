@@ -367,13 +367,8 @@ impl Worker {
             let shared = self.sessions.iter().find(|it| it.listener == listener);
             let mailbox = Mailbox::new(key, Rc::clone(&self.ready));
             let session = shared.and_then(|shared| {
-                Session::new(
-                    Rc::clone(shared),
-                    mailbox,
-                    connection.first_cid,
-                    &mut connection.transport,
-                )
-                .ok()
+                let (shared, cid) = (Rc::clone(shared), connection.first_cid);
+                Session::new(shared, mailbox, cid, &mut connection.transport).ok()
             });
             connection.session = session;
         }
