@@ -260,14 +260,17 @@ class Connection(QuicConnectionProtocol):
         transport, _ = await self._loop.create_datagram_endpoint(lambda: self, sock=udp)
         self.sockets.append(transport)
 
-    async def rebind(self, lossless=True):
-        """Goes on from a new local port with the same connection IDs, as behind a NAT that lost its mapping.
+    async def rebind(self, lossless=True, change_id=False):
+        """Goes on from a new local port with the same connection IDs, as behind a NAT that lost its mapping; with `change_id`
+        it uses another ID of the peer's there, as a client does that moves of its own accord (RFC 9000 §9.5).
 
         What is on its way to the old port still arrives, unless not `lossless`. The PING is for a receiver that has
         acknowledged everything: it would not send again, and the peer would not learn of the new port.
         """
         old = self.sockets[-1]
         await self._attach()
+        if change_id:
+            self._quic.change_connection_id()
         while len(self.sockets) > (2 if lossless else 1):
             self.sockets.pop(0).close()
         if not lossless:

@@ -112,7 +112,8 @@ async def slow_pairs(context):
 async def rebind(context):
     """`connections` downloads (or echoes of uploads), each moving to a new local port `rebinds` times on its way.
 
-    A move happens each time a further share of the body has arrived, so that there is always one in mid-transfer.
+    A move happens each time a further share of the body has arrived, so that there is always one in mid-transfer. With
+    `change_id` each move uses another connection ID of the peer's.
     """
     args = context.args
     rebinds, length = args["rebinds"], args["length"]
@@ -123,18 +124,24 @@ async def rebind(context):
             connection = await Connection.open(context.target)
             path = args["path"].replace("{seed}", str(index)).replace("{length}", str(length))
             stream_id = connection.start("GET", path)
-            moved = 0
+            moved, change_id = 0, args.get("change_id", False)
+            ids = {connection._quic._peer_cid.cid}
             for turn in range(rebinds):
                 if not await connection.received(stream_id, length * (turn + 1) // (rebinds + 2)):
                     break
                 if connection.waiters[stream_id].done():
                     break
-                await connection.rebind(args.get("lossless", True))
+                # The peer may be slower to issue IDs than this client is to use them up.
+                while change_id and not connection._quic._peer_cid_available:
+                    await asyncio.sleep(0.005)
+                await connection.rebind(args.get("lossless", True), change_id)
+                ids.add(connection._quic._peer_cid.cid)
                 moved += 1
             answer = await connection.answer(stream_id)
             result = {
                 "seed": index,
                 "moved": moved,
+                "ids_used": len(ids),
                 "length": answer.length,
                 "sha256": answer.hash.hexdigest(),
                 "end": answer.end,

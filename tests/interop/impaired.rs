@@ -1,7 +1,9 @@
-//! Rows E03 and E09: paths that lose and spoil in bursts, as slow as a bad line, and how much of that line is used.
+//! Rows E03, E09 and a part of F02: paths that lose and spoil in bursts, as slow as a bad line, and how much of that line is used.
 
 use serde_json::json;
-use spooky_tests::scene::{SOON, Scene, assert_ok};
+use spooky_tests::origin::body::Content;
+use spooky_tests::relay::{Impairment, Relay};
+use spooky_tests::scene::{LONG, SOON, Scene, assert_ok, body_json};
 use spooky_tests::soak;
 
 use crate::cases::{self, Case, Stage};
@@ -53,6 +55,34 @@ fn e03_transfers_survive_loss() {
 #[test]
 fn e03_transfers_survive_corruption() {
     all_seeds("transfercorruption");
+}
+
+/// Both ways, with what makes holes and what overtakes.
+#[test]
+fn f02_transfers_survive_loss_duplication_and_reordering() {
+    let scene = Scene::new(1);
+    let seed = *seeds().start();
+    println!("seed {seed} (SPOOKY_SEED sets it)");
+    let bad = Impairment {
+        seed,
+        loss: 0.03,
+        duplication: 0.03,
+        reordering: 0.05,
+        ..Impairment::default()
+    };
+    let relay = Relay::start(scene.target.address, bad);
+    let target = scene.target.at(relay.address());
+    let down = target.run("download", json!({ "path": "/bytes/3000000?seed=5" }), LONG);
+    assert_ok(&down);
+    assert_eq!(down["sha256"], Content::sha256(5, 3_000_000), "seed {seed}");
+    let up = target.run("upload", json!({ "path": "/hash", "length": 3_000_000 }), LONG);
+    assert_ok(&up["answer"]);
+    assert_eq!(body_json(&up["answer"])["sha256"], up["sent_sha256"], "seed {seed}");
+    let curl = target.curl("download", json!({ "path": "/bytes/3000000?seed=6" }), LONG);
+    assert_eq!(curl["sha256"], Content::sha256(6, 3_000_000), "seed {seed}: {curl:#}");
+    println!("{:?}", relay.tally());
+    let lost = relay.tally().lost.load(std::sync::atomic::Ordering::Relaxed);
+    assert!(lost > 20, "the path was bad: {:?}", relay.tally());
 }
 
 /// A figure of time: only where the machine is asked for it.

@@ -3,6 +3,7 @@
 //! | path | answer |
 //! |---|---|
 //! | `/` | a page that names the origin |
+//! | `/pictures/N` | a page with N pictures, each of them at `/picture/I` |
 //! | `/healthz` | 200, or 500 after `/control/healthy?value=false` |
 //! | `/bytes/N?seed=S` | N bytes of seeded content ([`super::body::Content`]); `&rate=R` bytes a second |
 //! | `/hash` | reads the body: its length and SHA-256 as JSON |
@@ -72,6 +73,8 @@ impl Exchange<'_> {
         let number: u64 = rest.parse().unwrap_or(0);
         match verb {
             "" => self.page().await,
+            "pictures" => self.pictures(number).await,
+            "picture" => self.picture(number).await,
             "healthz" => self.health().await,
             "bytes" => self.bytes(number).await,
             "hash" | "slow-read" => self.hash().await,
@@ -110,6 +113,24 @@ impl Exchange<'_> {
         );
         let response = self.response(200, "text/html; charset=utf-8");
         self.whole(response, page.into()).await
+    }
+
+    async fn pictures(self, count: u64) -> Result<(), Ended> {
+        let pictures: String =
+            (0..count.min(10_000)).map(|n| format!("<img src=\"/picture/{n}\">\n")).collect();
+        let page = format!("<!doctype html><title>{count} pictures</title>\n{pictures}");
+        let response = self.response(200, "text/html; charset=utf-8");
+        self.whole(response, page.into()).await
+    }
+
+    async fn picture(self, number: u64) -> Result<(), Ended> {
+        let mut response = self.response(200, "image/svg+xml");
+        response.headers_mut().insert("cache-control", HeaderValue::from_static("no-store"));
+        let picture = format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"20\" height=\"20\"><title>{number}</title>\
+             <circle cx=\"10\" cy=\"10\" r=\"9\"/></svg>"
+        );
+        self.whole(response, picture.into()).await
     }
 
     async fn health(self) -> Result<(), Ended> {

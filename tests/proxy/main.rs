@@ -6,7 +6,7 @@
 //! cancellation.rs  resets in both directions                        backends.rs  death, ejection, return, limits
 //! drain.rs         SIGTERM                                          refusal.rs   what a bad configuration gets
 //! reload.rs        SIGHUP                                           listeners.rs ports that come, go and move
-//! tls.rs           certificates by name, verified backends          path.rs      loss, and clients that change ports
+//! tls.rs           certificates by name, verified backends
 //! steering.rs      XDP and reuseport in namespaces, four workers    faults.rs    panics, workers that end
 //! memory.rs        what is given up when memory is scarce           admission.rs what a route admits
 //! load.rs          the load generator and the floor it is measured against, in small numbers
@@ -24,7 +24,6 @@ mod faults;
 mod listeners;
 mod load;
 mod memory;
-mod path;
 mod refusal;
 mod reload;
 mod request;

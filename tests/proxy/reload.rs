@@ -1,11 +1,9 @@
 //! SIGHUP: the file is taken whole or not at all, and nobody's connection notices.
 
-use rustix::process::Signal;
 use serde_json::{Value, json};
 use spooky_tests::certs::{Authority, KeyType};
 use spooky_tests::clients::Target;
 use spooky_tests::spooky::Spooky;
-use spooky_tests::wait;
 
 use spooky_tests::scene::{SOON, Scene, Turn, assert_ok, field};
 
@@ -20,19 +18,9 @@ fn scene() -> Scene {
     })
 }
 
-/// Changes the file, sends SIGHUP, waits until a reload has ended with `result`.
+/// See [`Spooky::reload`].
 pub(crate) fn reload(spooky: &mut Spooky, result: &str, change: impl FnOnce(&mut Value)) {
-    let file = spooky.config_file();
-    let text = std::fs::read_to_string(&file).expect("the daemon's file");
-    let mut config: Value = serde_json::from_str(&text).expect("written as JSON");
-    change(&mut config);
-    std::fs::write(&file, format!("{config:#}\n")).expect("a file of the test's own");
-    let count = |spooky: &Spooky| {
-        spooky.metrics().sum("spooky_config_reloads_total", &[("result", result)])
-    };
-    let before = count(spooky);
-    spooky.process().signal(Signal::HUP);
-    wait::until_true("the reload has ended", SOON, || count(spooky) == before + 1.0);
+    spooky.reload(result, change);
 }
 
 fn origin(scene: &Scene) -> Option<String> {

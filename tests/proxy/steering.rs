@@ -132,8 +132,9 @@ fn requests_come_through_xdp_and_reuseport() {
 }
 
 #[test]
-fn two_hundred_rebindings_stay_with_their_owner() {
-    let Some(stage) = stage("two_hundred_rebindings_stay_with_their_owner", |config| config) else {
+fn e04_two_hundred_rebindings_stay_with_their_owner() {
+    let Some(stage) = stage("e04_two_hundred_rebindings_stay_with_their_owner", |config| config)
+    else {
         return;
     };
     for target in [&stage.v4, &stage.v6] {
@@ -152,6 +153,7 @@ fn two_hundred_rebindings_stay_with_their_owner() {
             assert_eq!(unbroken, (&json!("clean"), &Value::Null, &Value::Null), "{transfer:#}");
         }
         let seen = steered(&stage, &before);
+        println!("E04: a hundred rebindings through the kernel: {seen:?}");
         assert_eq!(seen.handshakes, 10.0, "no new handshake: {seen:?}");
         assert_eq!(
             (seen.forwarded, seen.lost),
@@ -160,6 +162,31 @@ fn two_hundred_rebindings_stay_with_their_owner() {
         );
         assert!(seen.reuseport_owner > 100.0 && seen.right > 1000.0, "{seen:?}");
     }
+}
+
+/// A client that moves of its own accord writes another of our IDs, from another port: both lead to the same worker.
+#[test]
+fn e04_a_move_with_another_id_stays_with_its_owner() {
+    let test = "e04_a_move_with_another_id_stays_with_its_owner";
+    let Some(stage) = stage(test, |config| config) else { return };
+    let before = stage.spooky.metrics();
+    let args = json!({
+        "path": "/bytes/{length}?seed={seed}&rate=2000000", "length": 3_000_000,
+        "connections": 8, "rebinds": 4, "change_id": true,
+    });
+    let result = stage.v4.run("rebind", args, LONG);
+    let transfers = result["transfers"].as_array().cloned().unwrap_or_default();
+    assert_eq!(transfers.len(), 8);
+    for transfer in &transfers {
+        let seed = transfer["seed"].as_u64().unwrap_or(0);
+        assert_eq!(transfer["sha256"], Content::sha256(seed, 3_000_000), "{transfer:#}");
+        let moves = ["moved", "ids_used", "handshakes"].map(|key| transfer[key].as_u64());
+        assert_eq!(moves, [Some(4), Some(5), Some(1)], "{transfer:#}");
+    }
+    let seen = steered(&stage, &before);
+    println!("E04: connectionmigration through the kernel: {seen:?}");
+    assert_eq!(seen.handshakes, 8.0, "no new handshake: {seen:?}");
+    assert_eq!((seen.forwarded, seen.lost), (0.0, 0.0), "the kernel was always right: {seen:?}");
 }
 
 #[test]

@@ -107,6 +107,14 @@ impl Target {
         self.spawn("interop.py", client, case)
     }
 
+    /// Starts a verb of `chromium.py`; `args` has the proxy's own certificate.
+    ///
+    /// # Panics
+    /// When Python or its packages are missing.
+    pub fn start_chromium(&self, verb: &str, args: Value) -> Client {
+        self.spawn("chromium.py", verb, args)
+    }
+
     /// GETs one path and returns the answer.
     ///
     /// # Panics

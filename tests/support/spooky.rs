@@ -7,6 +7,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::process::Signal;
+use serde_json::Value;
 
 use crate::config::Config;
 use crate::metrics::Metrics;
@@ -99,6 +100,24 @@ impl Spooky {
         let (status, page) = self.get("/metrics").expect("the admin port answers");
         assert_eq!(status, 200, "GET /metrics: {page}");
         Metrics::parse(&page)
+    }
+
+    /// Changes the file, sends SIGHUP, waits until a reload has ended with `result`.
+    ///
+    /// # Panics
+    /// When none has in time.
+    pub fn reload(&mut self, result: &str, change: impl FnOnce(&mut Value)) {
+        let file = self.config_file();
+        let text = fs::read_to_string(&file).expect("the daemon's file");
+        let mut config: Value = serde_json::from_str(&text).expect("written as JSON");
+        change(&mut config);
+        fs::write(&file, format!("{config:#}\n")).expect("a file of the test's own");
+        let ended = |spooky: &Self| {
+            spooky.metrics().sum("spooky_config_reloads_total", &[("result", result)])
+        };
+        let before = ended(self);
+        self.process().signal(Signal::HUP);
+        wait::until_true("the reload has ended", START, || ended(self) == before + 1.0);
     }
 
     /// Asks for a drain (SIGTERM).
