@@ -15,9 +15,13 @@ import conformance_http3
 import conformance_parameters
 import conformance_quic
 import conformance_versions
+import datagrams
+import early
 import flood
+import forgery
 import hostile
 import messages
+import paths
 import traffic
 import transfer
 import transport
@@ -29,9 +33,13 @@ MODULES = (
     conformance_parameters,
     conformance_quic,
     conformance_versions,
+    datagrams,
+    early,
     flood,
+    forgery,
     hostile,
     messages,
+    paths,
     traffic,
     transfer,
     transport,
