@@ -3,9 +3,13 @@
 //!
 //! ```text
 //! validation.rs   who has not shown that it can receive: bytes out, Retry, floods of Initials      A01 to A03
+//! datagrams.rs    datagrams of no connection: odd ones, other versions, stateless resets             A04, A15
+//! paths.rs        source addresses that are not the client's, or not for long                        A10, A17
+//! early_data.rs   first flights that are sent again                                                  A16
+//! forgery.rs      somebody on the path who writes as well                                            A21
 //! transport.rs    frames that RFC 9000 forbids, floods of those that it allows                     A05 to A20
 //! limits.rs       clients that keep to the letter of HTTP/3 and ask too much                       B, A11
-//! malformed.rs    messages that break the rules, noise                                             A04, C01
+//! malformed.rs    messages that break the rules, noise                                             C01
 //! allowance.rs    what one connection may have, at its limit
 //! messages.rs     messages in every spelling, seen at a real backend                               C02 to C09
 //! windows.rs      upload rates, and memory that gaps take, by flow control window               A11
@@ -19,11 +23,15 @@
 mod allowance;
 mod backend_tls;
 mod backends;
+mod datagrams;
+mod early_data;
+mod forgery;
 mod hostile;
 mod isolation;
 mod limits;
 mod malformed;
 mod messages;
+mod paths;
 mod retries;
 mod transport;
 mod validation;

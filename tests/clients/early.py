@@ -94,6 +94,8 @@ async def early_data(context):
     async def replay(times):
         nonlocal sent, answered
         for address in ["127.0.0.1"] * times + ["127.0.0.5"]:
+            # The handshake before is forgotten: a flight of the same connection ID begins another.
+            await asyncio.sleep(args["handshake_timeout"])
             for flight in captured:
                 sock = udp(target, address)
                 for data in flight:

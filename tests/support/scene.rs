@@ -12,6 +12,7 @@ use crate::clients::Target;
 use crate::config::Config;
 use crate::ports;
 use crate::spooky::Spooky;
+use rustix::process::Signal;
 use serde_json::Value;
 
 /// Enough for any exchange that is not meant to be slow.
@@ -47,6 +48,8 @@ pub struct Scene {
     pub backends: Vec<Backend>,
     pub target: Target,
     pub authority: Authority,
+    config: Config,
+    admin: SocketAddr,
     turn: Turn,
 }
 
@@ -84,7 +87,17 @@ impl Scene {
         let config = configure(Config::new(edge, admin, &leaf), &addresses);
         let spooky = Spooky::start(&config, admin);
         let target = Target::new(edge, authority.file());
-        Self { spooky, backends, target, authority, turn }
+        Self { spooky, backends, target, authority, config, admin, turn }
+    }
+
+    /// Kills the daemon, so that no client hears of it, and starts another from the same file.
+    ///
+    /// # Panics
+    /// When there is no other.
+    pub fn restart(&mut self) {
+        self.spooky.process().signal(Signal::KILL);
+        self.spooky.process().wait(SOON);
+        self.spooky = Spooky::start(&self.config, self.admin);
     }
 
     /// One counter of every backend, added up.

@@ -169,9 +169,8 @@ impl<S> Connection<S> {
     ) -> Outcome {
         self.ack_due = None;
         self.unacknowledged = 0;
-        let migration = &mut self.migration;
-        let redirect = |path| migration.redirect(path);
-        builder.transmit(&mut self.transport, max_segments, &mut self.credit, redirect, send)
+        let Self { transport, migration, credit, .. } = self;
+        builder.transmit(transport, migration, credit, max_segments, send)
     }
 
     /// When it next wants to be looked at, if no datagram comes before.

@@ -8,8 +8,10 @@
 //! answers, and is where the client is again (RFC 9000 §9.3.3). quiche also forgets a path only when its destination
 //! connection ID is retired, and refuses new paths when it remembers too many: the oldest are retired in time.
 //!
-//! Each datagram that a client's keys have made can name another source. What only claims to be a path gets a challenge, and
-//! perhaps a few datagrams more; [`PathLimits`] says how many may be tried.
+//! Each datagram that a client's keys have made can name another source, and quiche sends to the newest at once. What went to
+//! somebody else's address would be missed for good, by the same want of acknowledgements. So what only claims to be a path gets
+//! a challenge, another one after each probe time-out, and the rest goes to where the client was validated last, who acknowledges
+//! it if it is there. [`PathLimits`] says how many may be tried.
 
 use std::time::Instant;
 
@@ -41,6 +43,17 @@ pub(super) struct Destination {
     pub(super) copy: Option<Path>,
 }
 
+/// A path that is not validated yet.
+#[derive(Clone, Copy, Debug)]
+struct Trying {
+    path: Path,
+    /// Datagrams that may go there now: those with a challenge of ours, or an answer to one of the client's (RFC 9000 §8.2.2).
+    asks: usize,
+    timeouts: usize,
+    /// How far quiche was with it when the last datagram came.
+    progress: u8,
+}
+
 /// A path whose validation has failed.
 #[derive(Clone, Copy, Debug)]
 struct Failed {
@@ -56,9 +69,10 @@ struct Failed {
 pub(super) struct Migration {
     current: Path,
     left: Vec<Left>,
-    /// Not validated yet.
-    trying: Vec<Path>,
+    trying: Vec<Trying>,
     failed: Vec<Failed>,
+    /// Challenges of the client's so far.
+    challenges: u64,
     tries: Bucket,
     unvalidated_max: usize,
     /// quiche remembers no more.
@@ -73,6 +87,7 @@ impl Migration {
             left: Vec::new(),
             trying: Vec::new(),
             failed: Vec::new(),
+            challenges: 0,
             tries: Bucket::new(limits.per_second, now),
             unvalidated_max: limits.unvalidated,
             paths_max,
@@ -96,13 +111,20 @@ impl Migration {
                 // The server's side of RFC 9000 §9.3: quiche challenges the new path by itself.
                 PathEvent::New(local, peer) => {
                     self.tries.take(now);
-                    self.trying.push(Path { local, peer });
+                    // A handshake goes on where it is heard: before its end there are no challenges.
+                    let asks = if transport.is_established() { 1 } else { usize::MAX };
+                    let path = Path { local, peer };
+                    self.trying.push(Trying { path, asks, timeouts: 0, progress: u8::MAX });
                 }
                 PathEvent::Validated(local, peer) => self.settled(Path { local, peer }),
                 PathEvent::PeerMigrated(local, peer) => {
-                    self.settled(Path { local, peer });
-                    self.moved(transport, Path { local, peer });
-                    metrics.migrations_validated.inc();
+                    let to = Path { local, peer };
+                    self.settled(to);
+                    // Back where it was all the time is no move.
+                    if to != self.current {
+                        self.moved(transport, to);
+                        metrics.migrations_validated.inc();
+                    }
                 }
                 PathEvent::FailedValidation(local, peer) => {
                     let path = Path { local, peer };
@@ -116,10 +138,24 @@ impl Migration {
                 _ => {}
             }
         }
+        if self.trying.is_empty() {
+            return;
+        }
+        for trying in &mut self.trying {
+            // A datagram has brought it forward: its address has answered, and what quiche wants to know still is whether
+            // large datagrams pass as well (RFC 9000 §8.2.1).
+            if progress(transport, trying.path) > trying.progress {
+                trying.asks = usize::MAX;
+            }
+        }
+        let challenges = transport.stats().path_challenge_rx_count;
+        if std::mem::replace(&mut self.challenges, challenges) < challenges {
+            self.trying.iter_mut().for_each(|trying| trying.asks = trying.asks.max(1));
+        }
     }
 
     fn settled(&mut self, path: Path) {
-        self.trying.retain(|it| *it != path);
+        self.trying.retain(|it| it.path != path);
         self.failed.retain(|it| it.path != path);
     }
 
@@ -127,7 +163,7 @@ impl Migration {
     fn moved(&mut self, transport: &mut Transport, to: Path) {
         let from = std::mem::replace(&mut self.current, to);
         self.left.retain(|left| left.path != to);
-        if from != to && transport.probe_path(from.local, from.peer).is_ok() {
+        if transport.probe_path(from.local, from.peer).is_ok() {
             let timeouts = timeouts(transport, from);
             self.left.push(Left { path: from, timeouts, silent: true, asked: false });
         }
@@ -141,13 +177,16 @@ impl Migration {
 
     /// Whether [`Migration::arriving`] wants to be asked even if the last datagram came from the same place.
     pub(super) fn is_wary(&self) -> bool {
-        !self.failed.is_empty()
+        !self.failed.is_empty() || !self.trying.is_empty()
     }
 
     /// Whether quiche may see a datagram that has come from `path`, not from where the last one came. When that would be one path
     /// too many, the path left longest ago is made forgettable. Not earlier, because quiche gives every spare ID of the client's
     /// to a path that has none.
     pub(super) fn arriving(&mut self, transport: &mut Transport, path: Path, now: Instant) -> bool {
+        for trying in &mut self.trying {
+            trying.progress = progress(transport, trying.path);
+        }
         if path == self.current {
             return true;
         }
@@ -164,7 +203,9 @@ impl Migration {
             // one an error of the connection.
             if stats(transport, path).is_some_and(|stats| stats.sent > failed.sent) {
                 self.settled(path);
-                self.trying.push(path);
+                let timeouts = timeouts(transport, path);
+                let progress = progress(transport, path);
+                self.trying.push(Trying { path, asks: 0, timeouts, progress });
                 return true;
             }
             let first = !std::mem::replace(&mut failed.again, true);
@@ -182,20 +223,27 @@ impl Migration {
     /// `false` when none of the paths can be forgotten.
     fn make_room(&self, transport: &mut Transport) -> bool {
         let current = transport.probe_path(self.current.local, self.current.peer);
-        let failed = self.failed.iter().map(|failed| failed.path);
-        for path in failed.chain(self.left.iter().map(|left| left.path)) {
-            let dcid = transport.probe_path(path.local, path.peer);
+        // Not those that failed: what tells the ID of a path also asks for a challenge there, which nothing may be left for.
+        for left in &self.left {
+            let dcid = transport.probe_path(left.path.local, left.path.peer);
             // A path that came when the client had no spare ID shares that of the path before it.
             if dcid != current {
-                release(transport, path, self.paths_max);
+                release(transport, left.path, self.paths_max);
                 return true;
             }
         }
         false
     }
 
-    /// After a probe time-out of quiche's: asks again where a left path still waits.
+    /// After a probe time-out of quiche's: asks again where a left path still waits, and lets it ask a new one again.
     pub(super) fn on_timeout(&mut self, transport: &mut Transport) {
+        for trying in &mut self.trying {
+            let now = timeouts(transport, trying.path);
+            if now > trying.timeouts {
+                trying.timeouts = now;
+                trying.asks = trying.asks.max(1);
+            }
+        }
         for left in &mut self.left {
             let now = timeouts(transport, left.path);
             if now > left.timeouts && transport.probe_path(left.path.local, left.path.peer).is_ok()
@@ -205,18 +253,53 @@ impl Migration {
         }
     }
 
-    /// Where a packet that quiche has made for `path` is to be sent.
+    /// The next datagram of quiche's, and where it is to be sent.
+    ///
+    /// quiche serves a path that wants a challenge before all others, and when what may be sent there is too little for one, says
+    /// that there is nothing to send at all: then the others are asked by name.
+    ///
+    /// # Errors
+    ///
+    /// Those of quiche; `Done` when there is nothing to send.
+    pub(super) fn send(
+        &mut self,
+        transport: &mut Transport,
+        out: &mut [u8],
+    ) -> quiche::Result<(usize, Destination)> {
+        let mut sent = transport.send(out);
+        if matches!(sent, Err(quiche::Error::Done)) && self.is_wary() {
+            let others = self.trying.iter().map(|trying| trying.path);
+            for path in std::iter::once(self.current).chain(others) {
+                sent = transport.send_on_path(out, Some(path.local), Some(path.peer));
+                if !matches!(sent, Err(quiche::Error::Done)) {
+                    break;
+                }
+            }
+        }
+        let (size, info) = sent?;
+        Ok((size, self.redirect(Path { local: info.from, peer: info.to })))
+    }
+
     //= https://www.rfc-editor.org/rfc/rfc9000#section-9.3.3
     //# In response to an apparent migration, endpoints MUST validate the
     //# previously active path using a PATH_CHALLENGE frame.
-    pub(super) fn redirect(&mut self, path: Path) -> Destination {
+    fn redirect(&mut self, path: Path) -> Destination {
+        let current = self.current;
+        let to = |path| Destination { path, copy: None };
+        if let Some(trying) = self.trying.iter_mut().find(|trying| trying.path == path) {
+            let asked = trying.asks.checked_sub(1);
+            if trying.asks != usize::MAX {
+                trying.asks = asked.unwrap_or(0);
+            }
+            return to(if asked.is_some() { path } else { current });
+        }
         let silent = |left: &&mut Left| left.silent && left.path == path;
         match self.left.iter_mut().find(silent) {
-            Some(left) if path != self.current => {
+            Some(left) if path != current => {
                 let is_first = !std::mem::replace(&mut left.asked, true);
-                Destination { path: self.current, copy: is_first.then_some(path) }
+                Destination { path: current, copy: is_first.then_some(path) }
             }
-            _ => Destination { path, copy: None },
+            _ => to(path),
         }
     }
 }
@@ -234,6 +317,11 @@ fn release(transport: &mut Transport, path: Path, ids_max: usize) {
 
 fn timeouts(transport: &Transport, path: Path) -> usize {
     stats(transport, path).map_or(0, |stats| stats.total_pto_count)
+}
+
+/// quiche's state of a path, whose type has no name outside of it: from failed (0) over unknown and validating to validated.
+fn progress(transport: &Transport, path: Path) -> u8 {
+    stats(transport, path).map_or(0, |stats| stats.validation_state as u8)
 }
 
 fn stats(transport: &Transport, path: Path) -> Option<quiche::PathStats> {

@@ -1,7 +1,7 @@
 //! Turns what a connection has to send into trains: datagrams of one path and one size, for one send call each (GSO).
 
 use super::buffers::Transport;
-use super::migration::Destination;
+use super::migration::{Destination, Migration};
 use super::validation::Credit;
 use crate::dataplane::packet::Path;
 use crate::dataplane::packet::udp::Train;
@@ -51,14 +51,14 @@ impl Builder {
         Self { buffer: vec![0; TRAIN_OCTETS].into_boxed_slice() }
     }
 
-    /// Sends what `transport` has and `credit` lets out, in trains of at most `max_segments`. `redirect` says where a packet made for a path goes.
-    /// `send` is called once for each train; when it says [`Blocked`] it has kept a copy.
+    /// Sends what `transport` has and `credit` lets out, where `migration` says, in trains of at most `max_segments`. `send` is
+    /// called once for each train; when it says [`Blocked`] it has kept a copy.
     pub(super) fn transmit(
         &mut self,
         transport: &mut Transport,
-        max_segments: usize,
+        migration: &mut Migration,
         credit: &mut Credit,
-        mut redirect: impl FnMut(Path) -> Destination,
+        max_segments: usize,
         mut send: impl FnMut(Train<'_>) -> Result<(), Blocked>,
     ) -> Outcome {
         let mut open = Open::new();
@@ -84,8 +84,8 @@ impl Builder {
             };
             let end = self.buffer.len().min(open.end + room);
             let Some(space) = self.buffer.get_mut(open.end..end) else { return Outcome::Idle };
-            let (size, Destination { path, copy }) = match transport.send(space) {
-                Ok((size, info)) => (size, redirect(Path { local: info.from, peer: info.to })),
+            let (size, Destination { path, copy }) = match migration.send(transport, space) {
+                Ok(made) => made,
                 Err(quiche::Error::Done) => break,
                 Err(error) => {
                     // RFC 9000 §20.1 INTERNAL_ERROR: the state cannot be trusted any more. A second close is a no-op.

@@ -55,9 +55,31 @@ impl<S> Endpoint<S> {
             return self.ask_back(arrival, datagram, out);
         }
         match self.accept(arrival, header, &datagram, None) {
-            Ok(key) => self.deliver(key, arrival.now, header, &mut datagram, permits, out),
+            Ok(key) => self.begin(key, arrival, header, &mut datagram, permits, out),
             Err(reason) => self.refuse(reason),
         }
+    }
+
+    /// Gives a new connection its first datagram. One that cannot be read leaves nothing behind: the true one may be next
+    /// to it (RFC 9000 §5.2.2).
+    fn begin(
+        &mut self,
+        key: ConnectionKey,
+        arrival: Arrival,
+        header: &Header,
+        datagram: &mut Datagram<'_>,
+        permits: impl Fn(IpAddr) -> bool,
+        out: &mut [u8],
+    ) -> Disposition {
+        let disposition = self.deliver(key, arrival.now, header, datagram, permits, out);
+        let connection = self.get_mut(key);
+        if matches!(disposition, Disposition::Delivered(_))
+            && connection.is_some_and(|connection| connection.transport.is_closed())
+        {
+            self.remove(key);
+            return Disposition::Dropped;
+        }
+        disposition
     }
 
     /// An Initial under an ID of ours that no connection has: that of a client that a Retry has asked to come back with it, or
@@ -101,7 +123,7 @@ impl<S> Endpoint<S> {
         match self.accept(arrival, header, &datagram, Some(original)) {
             Ok(key) => {
                 self.metrics.addresses_validated.inc();
-                self.deliver(key, arrival.now, header, &mut datagram, permits, out)
+                self.begin(key, arrival, header, &mut datagram, permits, out)
             }
             Err(reason) => self.refuse(reason),
         }

@@ -225,7 +225,9 @@ impl<S> Endpoint<S> {
         let mut answer = None;
         if let Err(error) = connection.transport.recv(bytes, info) {
             tracing::trace!(%error, "datagram not taken");
-            if may_fail {
+            // Who could not write what can be read is not worth a word: the client would believe that (RFC 9000 §21.2).
+            let forged = matches!(error, quiche::Error::CryptoFail | quiche::Error::InvalidPacket);
+            if may_fail && !forged {
                 answer = connection.last_word(error, out);
             }
         }

@@ -218,3 +218,46 @@ fn what_was_in_flight_at_a_rebinding_is_sent_again() {
     assert_eq!(rig.metrics.migrations_validated.value(), 10);
     assert_eq!(rig.metrics.connections_accepted.value(), 1);
 }
+
+/// What is left to be sent to a path after its first challenge may be too little for a second one, for which quiche waits.
+#[test]
+fn a_path_that_nothing_can_be_sent_to_stops_no_other() {
+    let mut rig = Rig::new(&Secrets::random(0, [0; 3]), me());
+    let key = rig.establish();
+    let own = rig.from;
+    let victim = SocketAddr::from(([203, 0, 113, 9], 4000));
+    let send = |rig: &mut Rig, octets: usize, from: SocketAddr| {
+        assert_eq!(rig.client.stream_send(0, &vec![0; octets], false), Ok(octets));
+        let mut datagram = rig.client_datagrams().remove(0);
+        rig.receive(&mut datagram, from, false);
+        datagram.len()
+    };
+    send(&mut rig, 100, own);
+    let around = send(&mut rig, 100, own) - 100;
+    rig.settle(own);
+    // Three times this is a challenge of 1,350 octets and 30 more.
+    assert_eq!(send(&mut rig, 460 - around, victim), 460);
+    let began = Instant::now();
+    let timeouts = |rig: &mut Rig| {
+        let transport = &rig.endpoint.get_mut(key).unwrap().transport;
+        transport.path_stats().map(|stats| stats.total_pto_count).sum::<usize>()
+    };
+    let before = timeouts(&mut rig);
+    while timeouts(&mut rig) == before {
+        rig.server_datagrams();
+        let (now, metrics) = (Instant::now(), Arc::clone(&rig.metrics));
+        rig.endpoint.get_mut(key).unwrap().on_timeout(now, &metrics);
+        assert!(began.elapsed() < Duration::from_secs(20), "no probe time-out");
+        std::thread::yield_now();
+    }
+    send(&mut rig, 1, own);
+    let connection = rig.endpoint.get_mut(key).unwrap();
+    connection.transport.stream_send(0, b"answer", true).unwrap();
+    for (mut datagram, peer) in rig.server_datagrams() {
+        if peer == own {
+            let info = quiche::RecvInfo { from: rig.to, to: own };
+            let _ = rig.client.recv(&mut datagram, info);
+        }
+    }
+    assert_eq!(rig.client.stream_recv(0, &mut [0; 16]), Ok((6, true)));
+}
