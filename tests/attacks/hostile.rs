@@ -134,6 +134,12 @@ fn d02_to_d05_a_backend_that_floods_costs_its_own_requests_alone() {
     let bounds = Bounds { memory: 8 << 20, cpu: false };
     let wrong = oracle::within(&scene, "D02 to D05", bounds, || conduct(&scene, &hostile));
     assert!(wrong.is_empty(), "{wrong:#?}");
+    let metrics = scene.spooky.metrics();
+    for upstream in ["d02-resets-of-idle-streams", "d04-hpack-bomb"] {
+        let labels = [("upstream", upstream), ("kind", "connection_lost")];
+        // Tried twice, because nothing was answered.
+        assert_eq!(metrics.sum("spooky_endpoint_failures_total", &labels), 2.0, "{upstream}");
+    }
 }
 
 /// Meets each of [`CONDUCT`]; what was not as it should be.

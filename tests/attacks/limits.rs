@@ -274,6 +274,10 @@ fn b04_b05_b12_sections_that_are_too_much() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     // Those within the limits, and the two with instructions: nothing else came so far.
     assert_eq!(at_backend(&scene, "/section"), 5);
+    let metrics = scene.spooky.metrics();
+    let malformed = |reason| metrics.sum("spooky_requests_malformed_total", &[("reason", reason)]);
+    // The six with 431, and the trailers; the two CONNECT.
+    assert_eq!((malformed("too_large"), malformed("method")), (7.0, 2.0));
 }
 
 /// Row B06: a hundred requests of the largest size whose answers nobody takes. Small answers show what the requests cost; large

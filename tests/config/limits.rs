@@ -36,7 +36,7 @@ fn rendered() -> String {
     registry.add_source(Arc::new(Figures::new(1)));
     let worker = registry.worker(WorkerId(0));
     let endpoint = registry.endpoint("app", "b1");
-    for kind in [Kind::MemoryScarce, Kind::UpstreamProtocol] {
+    for kind in [Kind::MemoryScarce, Kind::ConnectionLost] {
         let label = ProxyError::new(kind).label();
         worker.proxy_errors.inc(kind as usize, label);
         endpoint.shard(WorkerId(0)).failures.inc(kind as usize, label);
