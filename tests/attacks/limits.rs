@@ -159,7 +159,8 @@ fn b03_what_stands_still_is_ended() {
     let metrics = scene.spooky.metrics();
     for (reason, least) in [
         ("request_header_timeout", 120.0),
-        ("request_body_timeout", 120.0),
+        // One octet came of each.
+        ("request_body_rate", 120.0),
         ("response_drain_timeout", 3.0),
     ] {
         assert!(reached(&metrics, reason) >= least, "{reason}: {}", reached(&metrics, reason));
@@ -169,14 +170,46 @@ fn b03_what_stands_still_is_ended() {
     assert_eq!(metrics.sum("spooky_requests_active", &[]), 0.0);
 }
 
-/// Row B03: a body that comes slowly is none that stands still.
+/// Row B03: a body of which an octet comes now and then is ended as one of which nothing comes; one with a pace is not.
 #[test]
-fn b03_a_slow_body_goes_on() {
-    let scene = scene(json!({ "request_body_timeout": "2s" }));
-    let args = json!({ "how": "trickle", "path": "/hash", "streams": 2, "seconds": 6.0 });
-    let result = scene.target.run("slow", args, SOON);
-    assert_eq!(result["kinds"], json!({ "0 open None": 2 }), "{result}");
-    assert_eq!(reached(&scene.spooky.metrics(), "request_body_timeout"), 0.0);
+fn b03_a_body_has_a_pace() {
+    let scene = |http3: Value| {
+        Scene::with(Turn::shared(), 1, |config, backends| {
+            config.forward(backends).set("/listeners/0/http3", http3)
+        })
+    };
+    let usual = scene(json!({}));
+    let short = scene(json!({ "request_body_timeout": "2s" }));
+    let off = scene(json!({ "request_body_timeout": "2s", "request_body_rate": "0B" }));
+    let cases = [
+        ("an octet a second", &usual, 1, 14.0, "408 clean", 10.0..=11.6),
+        ("200 octets a second", &short, 200, 8.0, "408 clean", 2.0..=3.6),
+        ("600 octets a second", &short, 600, 6.0, "0 open", 0.0..=f64::MAX),
+        ("an octet a second, allowed", &off, 1, 6.0, "0 open", 0.0..=f64::MAX),
+    ];
+    let clients: Vec<_> = cases
+        .into_iter()
+        .map(|(name, scene, pace, seconds, end, time)| {
+            let args = json!({
+                "how": "trickle", "path": "/hash", "streams": 2, "pace": pace, "seconds": seconds,
+            });
+            (name, scene.target.start("slow", args), end, time)
+        })
+        .collect();
+    for (name, client, end, time) in clients {
+        let result = client.result(LONG);
+        println!("B03 {name}: {result}");
+        let kinds = result["kinds"].as_object().cloned().unwrap_or_default();
+        assert!(
+            kinds.len() == 1 && kinds.keys().all(|kind| kind.starts_with(end)),
+            "{name}: {result}"
+        );
+        let took = result["last"].as_f64().unwrap_or(0.0);
+        assert!(time.contains(&took), "{name}: after {took} s");
+    }
+    assert_eq!(reached(&usual.spooky.metrics(), "request_body_rate"), 2.0);
+    assert_eq!(reached(&short.spooky.metrics(), "request_body_rate"), 2.0);
+    assert_eq!(reached(&off.spooky.metrics(), "request_body_rate"), 0.0);
 }
 
 /// Row A11: who leaves gaps in its streams is closed within 5 s of having pinned more than a little.

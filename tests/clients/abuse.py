@@ -92,7 +92,7 @@ async def induced_resets(context):
 async def slow(context):
     """On each of `connections`, `streams` requests that stand still, kept up by PING, until all have ended or `seconds` are over.
 
-    `how`: `head`, half a HEADERS frame; `body`, a body of which one octet comes; `trickle`, an octet each second; `read`, no
+    `how`: `head`, half a HEADERS frame; `body`, a body of which one octet comes; `trickle`, `pace` octets each second; `read`, no
     window for the response. Returns how each ended and after how long.
     """
     args = context.args
@@ -113,7 +113,7 @@ async def slow(context):
             else:
                 fields = [*connection.fields("POST", args["path"]), (b"content-length", b"1000")]
                 stream_id = connection.start_raw(fields, end=False)
-                connection.http.send_data(stream_id, b"a", end_stream=False)
+                connection.http.send_data(stream_id, b"a" * args.get("pace", 1), end_stream=False)
                 connection.transmit()
             ids.append(stream_id)
         begun, ping = time.monotonic(), 0
