@@ -183,7 +183,7 @@ fn b03_a_body_has_a_pace() {
     let off = scene(json!({ "request_body_timeout": "2s", "request_body_rate": "0B" }));
     let cases = [
         ("an octet a second", &usual, 1, 14.0, "408 clean", 10.0..=11.6),
-        ("200 octets a second", &short, 200, 8.0, "408 clean", 2.0..=3.6),
+        ("100 octets a second", &short, 100, 8.0, "408 clean", 2.0..=3.6),
         ("600 octets a second", &short, 600, 6.0, "0 open", 0.0..=f64::MAX),
         ("an octet a second, allowed", &off, 1, 6.0, "0 open", 0.0..=f64::MAX),
     ];

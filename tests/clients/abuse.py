@@ -111,9 +111,9 @@ async def slow(context):
             elif how == "read":
                 stream_id = connection.start("GET", args["path"])
             else:
-                fields = [*connection.fields("POST", args["path"]), (b"content-length", b"1000")]
+                fields = [*connection.fields("POST", args["path"]), (b"content-length", b"100000")]
                 stream_id = connection.start_raw(fields, end=False)
-                connection.http.send_data(stream_id, b"a" * args.get("pace", 1), end_stream=False)
+                connection.http.send_data(stream_id, b"a", end_stream=False)
                 connection.transmit()
             ids.append(stream_id)
         begun, ping = time.monotonic(), 0
@@ -125,7 +125,7 @@ async def slow(context):
             if how == "trickle":
                 for stream_id in ids:
                     if not connection.waiters[stream_id].done():
-                        connection.http.send_data(stream_id, b"a", end_stream=False)
+                        connection.http.send_data(stream_id, b"a" * args.get("pace", 1), end_stream=False)
             connection.transmit()
             await asyncio.sleep(1.0)
         ends = [connection.answers[each].to_json() for each in ids]
