@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import time
 
 from curl import handle
 from curl_cffi import AsyncCurl, CurlError, CurlInfo, CurlMOpt, CurlOpt
@@ -45,9 +46,9 @@ async def connection(multi, case, fresh):
         curl.close()
         return answer
 
-    paths = case["paths"]
+    paths, started = case["paths"], time.monotonic()
     if case.get("concurrent"):
         answers = await asyncio.gather(*(one(path) for path in paths))
     else:
         answers = [await one(path, fresh and index == 0) for index, path in enumerate(paths)]
-    return {"answers": answers, "error": None, "facts": {}}
+    return {"answers": answers, "error": None, "facts": {"seconds": time.monotonic() - started}}

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import os
 import tempfile
+import time
 
 CIPHERS = "NORMAL:-VERS-ALL:+VERS-TLS1.3:-CIPHER-ALL:+CHACHA20-POLY1305"
 
@@ -33,6 +34,7 @@ async def connection(case, options):
         # In a URI the address stands for the name: what it says becomes :authority.
         authority = f"{case['server_name']}:{case['port']}"
         uris = [f"https://{authority}{path}" for path in case["paths"]]
+        started = time.monotonic()
         client = await asyncio.create_subprocess_exec(
             *command, case["host"], str(case["port"]), *uris,
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
@@ -46,8 +48,9 @@ async def connection(case, options):
             client.kill()
             await client.wait()
             error = "not in time"
+        seconds = time.monotonic() - started
         answers = [saved(directory, path) for path in case["paths"]]
-        return {"answers": answers, "error": error, "facts": {}}
+        return {"answers": answers, "error": error, "facts": {"seconds": seconds}}
 
 
 def saved(directory, path):
