@@ -187,6 +187,15 @@ class KeyUpdates:
     def look(self):
         received = sum(answer["length"] for answer in self.protocol.answers.values())
         if self.made < self.wanted and received * (self.wanted + 1) >= self.total * (self.made + 1):
-            self.made += 1
             # Not within the event: the packet that brought it is still being read.
-            asyncio.get_running_loop().call_soon(self.protocol.request_key_update)
+            asyncio.get_running_loop().call_soon(self.update, self.made)
+
+    def update(self, made):
+        if made != self.made:
+            return
+        try:
+            self.protocol.request_key_update()
+        except ValueError:
+            # The peer has not confirmed the keys of before (RFC 9001 §6.1): once more with the next octets.
+            return
+        self.made += 1

@@ -263,6 +263,7 @@ impl Case {
         assert_eq!(outcome.connections.len() as u64, self.connections(), "{what}: {outcome:?}");
         for connection in &outcome.connections {
             assert_eq!(connection["error"], Value::Null, "{what}: {connection}");
+            self.judge_facts(what, &connection["facts"]);
             let answers = connection["answers"].as_array().map(Vec::as_slice).unwrap_or_default();
             assert_eq!(answers.len(), self.objects().count(), "{what}: every request is answered");
             for (length, seed) in self.objects() {
@@ -283,6 +284,17 @@ impl Case {
         }
         assert!(extra * 4 <= self.connections(), "{what}: {extra} connections made anew");
         assert!(outcome.seconds <= self.within as f64, "{what}: {:.1} s", outcome.seconds);
+    }
+}
+
+impl Case {
+    /// What the client can tell of itself is what was asked of it.
+    fn judge_facts(&self, what: &str, facts: &Value) {
+        let updates = facts["key_updates"].as_u64();
+        assert!(updates.is_none_or(|made| made == self.key_updates), "{what}: {facts}");
+        if let (Some(wanted), Some(cipher)) = (&self.cipher, facts["cipher"].as_str()) {
+            assert!(cipher.to_lowercase().contains(wanted), "{what}: {facts}");
+        }
     }
 }
 
