@@ -7,7 +7,7 @@
 //! paths.rs        source addresses that are not the client's, or not for long                        A10, A17
 //! early_data.rs   first flights that are sent again                                                  A16
 //! forgery.rs      somebody on the path who writes as well                                            A21
-//! transport.rs    frames that RFC 9000 forbids, floods of those that it allows                     A05 to A20
+//! transport.rs    frames that RFC 9000 forbids, floods of those that it allows  A05 to A09, A14, A18 to A20
 //! limits.rs       clients that keep to the letter of HTTP/3 and ask too much                       B, A11
 //! malformed.rs    messages that break the rules, noise                                             C01
 //! allowance.rs    what one connection may have, at its limit

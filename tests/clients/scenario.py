@@ -15,6 +15,7 @@ import conformance_http3
 import conformance_parameters
 import conformance_quic
 import conformance_versions
+import crypto_frames
 import datagrams
 import early
 import flood
@@ -33,6 +34,7 @@ MODULES = (
     conformance_parameters,
     conformance_quic,
     conformance_versions,
+    crypto_frames,
     datagrams,
     early,
     flood,

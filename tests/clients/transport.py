@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 
 from aioquic.buffer import encode_uint_var as var
 from aioquic.quic.packet import QuicFrameType
@@ -86,18 +87,23 @@ ERRORS = {
 
 
 async def transport_errors(context):
-    """Breaks one connection a case with one packet: the code it was closed with, and those the RFC allows."""
+    """Breaks one connection for each case of `row` with one packet: the code it was closed with, after how long, and those the RFC
+    allows."""
     probe = await Connection.open(context.target)
     results = {}
     for name, (payload, allowed) in ERRORS.items():
+        if not name.startswith(context.args["row"]):
+            continue
         connection = await Connection.open(context.target)
         await connection.request("GET", "/")
+        begun = time.monotonic()
         inject(connection, payload)
         try:
             await asyncio.wait_for(connection.wait_closed(), 3.0)
         except (TimeoutError, asyncio.TimeoutError):
             pass
-        results[name] = {"closed_with": connection.closed_with, "allowed": sorted(allowed)}
+        seconds = time.monotonic() - begun
+        results[name] = {"closed_with": connection.closed_with, "allowed": sorted(allowed), "seconds": seconds}
         connection.abandon()
     bystander = await probe.request("GET", "/")
     await probe.finish()
@@ -111,7 +117,7 @@ def floods(rng):
         "A07_path_challenge": lambda n: (b"\x1a" + rng.randbytes(8)) * 40,
         "A08_new_connection_id": lambda n: new_id(n + 100, n + 100),
         "A09_retire_connection_id": lambda n: b"\x19" + var(n % 8),
-        "A10_streams_blocked": lambda n: (b"\x16" + var(n % 100)) * 100,
+        "A19_streams_blocked": lambda n: (b"\x16" + var(n % 100)) * 100,
         "A18_ping": lambda n: b"\x01" * 200,
         "A18_padding": lambda n: bytes(1100),
         "A20_ack_ranges": lambda n: b"\x02" + var(700) + var(0) + var(300) + var(0) + ranges,
@@ -154,7 +160,7 @@ async def transport_flood(context):
     asking.cancel()
     last = await honest.request("GET", "/", timeout=20.0)
     await honest.finish()
-    connection.abandon()
+    await connection.finish()
     return {
         "sent": sent,
         "closed_with": connection.closed_with,
@@ -190,4 +196,58 @@ async def finished_twice(context):
     return result
 
 
-SCENARIOS = [finished_twice, transport_errors, transport_flood]
+async def optimistic_acks(context):
+    """Asks for `path` and acknowledges, every `step` datagrams, all numbers up to the newest seen, whether they came or not, and
+    `ahead` more; says nothing else: what the connection was closed with, and after how much."""
+    args = context.args
+    connection = await Connection.open(context.target, rate=1 << 30, window=1 << 28)
+    await connection.request("GET", "/")
+    quic, receive = connection._quic, connection.datagram_received
+    space = next(space for space in reversed(quic._loss.spaces) if space.largest_received_packet > 0)
+    seen = {"packets": 0, "octets": 0}
+    connection.start("GET", args["path"])
+    connection.transmit = lambda: None
+
+    def hear(data, address):
+        seen["packets"], seen["octets"] = seen["packets"] + 1, seen["octets"] + len(data)
+        receive(data, address)
+        if seen["packets"] % args["step"] == 0 and quic._close_event is None:
+            largest = space.largest_received_packet + args["ahead"]
+            inject(connection, b"\x02" + var(largest) + var(0) + var(0) + var(largest))
+
+    for own in connection.sockets:
+        own.get_protocol().datagram_received = hear
+    # Without timers the connection does not say that it is closed.
+    end = time.monotonic() + args["patience"]
+    while quic._close_event is None and time.monotonic() < end:
+        await asyncio.sleep(0.01)
+    closed = quic._close_event and quic._close_event.error_code
+    connection.abandon()
+    return {"closed_with": closed, **seen}
+
+
+async def key_updates(context):
+    """`count` key updates (RFC 9001 §6), each with a PING; waiting for the answer to each, or not."""
+    args = context.args
+    connection = await Connection.open(context.target)
+    await connection.request("GET", "/")
+    done = 0
+    for _ in range(args["count"]):
+        if connection.closed_with is not None:
+            break
+        connection._quic.request_key_update()
+        if args["patient"]:
+            answer = await connection.request("GET", "/", timeout=5.0)
+            if answer.end != "clean":
+                break
+        else:
+            inject(connection, b"\x01")
+            await asyncio.sleep(0)
+        done += 1
+    last = await connection.request("GET", "/", timeout=3.0)
+    closed = connection.closed_with
+    await connection.finish()
+    return {"done": done, "closed_with": closed, "last": last.to_json()}
+
+
+SCENARIOS = [transport_errors, transport_flood, optimistic_acks, key_updates]

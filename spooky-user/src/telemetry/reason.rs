@@ -159,6 +159,8 @@ reasons! {
         ForeignCoalesced = "foreign_coalesced",
         /// A Retry token that is too old, changed, or used from another address.
         Token = "token",
+        /// An Initial of a connection that has sent more of them than a handshake needs.
+        Initials = "initials",
         /// From a new address of a connection that tries too many of them.
         Paths = "paths",
     }

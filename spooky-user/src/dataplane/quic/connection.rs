@@ -35,6 +35,10 @@ const PATIENCE_FACTOR: u32 = 6;
 /// A datagram so long after the first is no part of the same flight: the client waits for us.
 const AGAIN: Duration = Duration::from_millis(500);
 
+/// Octets in datagrams with Initials that a connection takes: a ClientHello of 2 KiB in single octets and twenty times sent again
+/// are less. Each octet that comes by itself and before its turn takes 160 octets of memory.
+const INITIAL_OCTETS: usize = 64 << 10;
+
 /// A connection in its worker's table.
 pub struct Connection<S> {
     /// quiche's side.
@@ -81,6 +85,8 @@ pub struct Connection<S> {
     pub ack_due: Option<Instant>,
     /// Datagrams taken in since anything was sent.
     pub unacknowledged: u32,
+    /// Octets of datagrams with Initials in them.
+    initials: usize,
     reported: Reported,
 }
 
@@ -150,6 +156,7 @@ impl<S> Connection<S> {
             look_at: None,
             ack_due: None,
             unacknowledged: 0,
+            initials: 0,
             reported: Reported::new(now),
         }
     }
@@ -229,6 +236,12 @@ impl<S> Connection<S> {
         }
         metrics.handshake_seconds.observe(now.saturating_duration_since(self.accepted));
         true
+    }
+
+    /// Whether a datagram of so many octets with an Initial in it is one that a handshake needs.
+    pub(super) fn takes_initial(&mut self, octets: usize) -> bool {
+        self.initials = self.initials.saturating_add(octets);
+        self.initials <= INITIAL_OCTETS
     }
 
     /// A datagram of this connection comes from elsewhere than the last one. Called before the transport sees it:

@@ -221,6 +221,9 @@ impl<S> Endpoint<S> {
         let Some(bytes) = datagram.bytes.get_mut(..own) else { return Disposition::Dropped };
         let info = quiche::RecvInfo { from: source, to: datagram.path.local };
         // Errors end the connection inside quiche with the code of RFC 9000 §20; what cannot be authenticated is dropped.
+        if is_initial(header) && !connection.takes_initial(bytes.len()) {
+            return self.drop(DropReason::Initials);
+        }
         let may_fail = is_initial(header) && connection.transport.local_error().is_none();
         let mut answer = None;
         if let Err(error) = connection.transport.recv(bytes, info) {
