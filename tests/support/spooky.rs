@@ -139,14 +139,14 @@ impl Spooky {
         &mut self.process
     }
 
-    /// Resident memory in bytes.
+    /// Resident memory in bytes; 0 in a build whose memory is no figure ([`crate::SANITIZED`]).
     pub fn resident_bytes(&self) -> u64 {
-        self.process.resident_bytes()
+        if crate::SANITIZED { 0 } else { self.process.resident_bytes() }
     }
 
-    /// The most resident memory in bytes since [`Self::forget_peak`].
+    /// The most resident memory in bytes since [`Self::forget_peak`]; 0 as above.
     pub fn peak_bytes(&self) -> u64 {
-        self.process.peak_bytes()
+        if crate::SANITIZED { 0 } else { self.process.peak_bytes() }
     }
 
     /// Lets [`Self::peak_bytes`] begin anew.

@@ -51,7 +51,7 @@ Measuring it (as root)
 Looking for defects (with a nightly compiler; each builds everything once more, ten minutes)
   fuzz [TARGET]    The targets of tests/fuzz under libFuzzer and AddressSanitizer.
                      --time 60s    for each target
-  nightly          Units, corpora, models and attacks with AddressSanitizer; every fuzz target
+  nightly          Units, corpora and attacks with AddressSanitizer; every fuzz target
                    for longer; the table of attacks at full size. Hours.
                      --only A,B    of asan, fuzz, soak
                      --time 30m    for each fuzz target
