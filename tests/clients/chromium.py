@@ -82,13 +82,10 @@ class Browser:
         self.process = subprocess.Popen(command, close_fds=False, preexec_fn=pipes, start_new_session=True, **quiet)
         os.close(to_browser)
         os.close(from_browser)
-        self.buffer, self.number, self.events = b"", 0, []
+        self.buffer, self.number, self.events, self.session = b"", 0, [], None
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        self.session = None
         self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         self.call("Page.enable")
-
-    session = None
 
     def call(self, method, **params):
         self.number += 1
@@ -134,7 +131,10 @@ class Browser:
         # Its own process group, so that none of its helpers is left.
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
-        shutil.rmtree(self.profile, ignore_errors=True)
+        # Its helpers may still be writing when it is gone.
+        end = time.monotonic() + 5
+        while os.path.exists(self.profile) and time.monotonic() < end:
+            shutil.rmtree(self.profile, ignore_errors=True)
 
 
 def key_hash(certificate):
@@ -175,12 +175,13 @@ def main():
     try:
         browser = Browser(args)
         base = f"https://{args['server_name']}:{args['port']}"
-        emit({"result": {"page": page, "transfer": transfer, "navigate": navigate}[verb](browser, args, base)})
+        outcome = {"result": {"page": page, "transfer": transfer, "navigate": navigate}[verb](browser, args, base)}
     except Exception:
-        emit({"error": traceback.format_exc()})
-    finally:
-        if browser is not None:
-            browser.close()
+        outcome = {"error": traceback.format_exc()}
+    if browser is not None:
+        browser.close()
+    # Last: whoever reads it ends this process.
+    emit(outcome)
 
 
 if __name__ == "__main__":
