@@ -148,6 +148,8 @@ reasons! {
         Malformed = "malformed",
         /// A long header of an unknown connection that is not an Initial.
         NotInitial = "not_initial",
+        /// It asks for a connection and comes from the port of a service that answers whoever asks.
+        SourcePort = "source_port",
         /// An Initial in less than 1,200 bytes (RFC 9000 §14.1).
         TooShort = "too_short",
         /// The access list denies the source.

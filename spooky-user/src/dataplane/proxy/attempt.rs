@@ -77,6 +77,9 @@ impl<'e> Attempt<'e> {
             shard.time_to_first_byte.observe(at.saturating_duration_since(sent));
         });
         let both_ended = done.await.map_err(|mut failure| {
+            if failure.error.kind == Kind::Overloaded {
+                lease.asked_for_calm();
+            }
             if failure.error.kind == Kind::ConnectionLost {
                 let again = failure.may_try_again(self.exchange);
                 failure.death = Some(lease.lost(&self.exchange.blame, again));

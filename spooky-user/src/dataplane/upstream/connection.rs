@@ -106,6 +106,13 @@ impl Lease {
         death
     }
 
+    /// The backend has answered this stream with ENHANCE_YOUR_CALM.
+    pub fn asked_for_calm(&self) {
+        if let Some(pool) = self.connection.pool.upgrade() {
+            pool.asked_for_calm();
+        }
+    }
+
     /// Both halves ended with END_STREAM, or the backend had answered in full: the stream's place is free at once.
     pub fn finished(mut self) {
         self.finished = true;
@@ -217,6 +224,11 @@ impl Connection {
 
     pub(super) fn is_open(&self) -> bool {
         self.open.get()
+    }
+
+    /// Leases out.
+    pub(super) fn active(&self) -> u32 {
+        self.active.get()
     }
 
     pub(super) fn is_unused(&self) -> bool {

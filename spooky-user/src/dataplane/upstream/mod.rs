@@ -11,6 +11,7 @@
 //! most 64 KiB each way while a turn lasts or a socket is full.
 
 mod backoff;
+mod calm;
 mod classify;
 pub mod cluster;
 pub(crate) mod connect;

@@ -1,6 +1,6 @@
 //! The connections of one worker to one endpoint, and the requests that wait for a stream on them.
 //!
-//! Invariant: while anyone waits, no open connection has room. Every event that makes room ends in [`Pool::pump`], so a lease
+//! Invariant: while anyone waits, no open connection has room, or the backend has asked for less. Every event that makes room ends in [`Pool::pump`], so a lease
 //! never overtakes the queue.
 
 use std::cell::{Cell, RefCell};
@@ -15,6 +15,7 @@ use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::backoff::Backoff;
+use super::calm::Calm;
 use super::cluster::Settings;
 use super::connect::ConnectError;
 use super::connection::{Connection, Lease};
@@ -40,6 +41,8 @@ pub(super) struct Pool {
     /// Streams the last connection allowed: how many waiters one being opened will serve.
     streams_expected: Cell<u32>,
     backoff: Cell<Backoff>,
+    /// The backend has asked for less.
+    calm: Cell<Option<Calm>>,
     retry_armed: Cell<bool>,
     draining: Cell<bool>,
 }
@@ -78,6 +81,7 @@ impl Pool {
             next_waiter: Cell::new(0),
             streams_expected,
             backoff: Cell::default(),
+            calm: Cell::new(None),
             retry_armed: Cell::new(false),
             draining: Cell::new(false),
         })
@@ -85,6 +89,9 @@ impl Pool {
 
     /// A place on the oldest connection with room, so that connections beyond need become idle.
     pub(super) fn try_lease(&self) -> Option<Lease> {
+        if self.is_calmed() {
+            return None;
+        }
         self.connections.borrow().iter().find_map(Connection::lease)
     }
 
@@ -139,6 +146,28 @@ impl Pool {
         self.open_on_demand();
     }
 
+    /// The backend has all the streams that it wants for now.
+    fn is_calmed(&self) -> bool {
+        let Some(calm) = self.calm.get() else { return false };
+        let allowed = calm.allowed(Instant::now());
+        let most = self.settings.max_streams.saturating_mul(self.settings.max_connections.into());
+        if allowed >= most {
+            self.calm.set(None);
+            return false;
+        }
+        self.active() >= allowed
+    }
+
+    fn active(&self) -> u32 {
+        self.connections.borrow().iter().map(|connection| connection.active()).sum()
+    }
+
+    /// The backend has answered a stream with ENHANCE_YOUR_CALM, which is still counted.
+    pub(super) fn asked_for_calm(&self) {
+        let calm = Calm::asked(self.calm.get(), self.active(), Instant::now());
+        self.calm.set(Some(calm));
+    }
+
     fn is_only_opening(&self) -> bool {
         self.opening.get() > 0 && self.connections.borrow().is_empty()
     }
@@ -173,6 +202,13 @@ impl Pool {
                 self.retry_at(until);
                 return;
             }
+            if self.is_calmed()
+                && let Some(calm) = self.calm.get()
+            {
+                // More connections would not be less.
+                self.retry_at(calm.more_at(Instant::now()));
+                return;
+            }
             self.opening.set(self.opening.get() + 1);
             spawn_local(Rc::clone(self).run_connection());
         }
@@ -187,7 +223,7 @@ impl Pool {
             sleep_until(until).await;
             if let Some(pool) = pool.upgrade() {
                 pool.retry_armed.set(false);
-                pool.open_on_demand();
+                pool.pump();
             }
         });
     }

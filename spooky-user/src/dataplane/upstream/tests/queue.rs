@@ -64,6 +64,29 @@ fn our_own_stream_limit_holds_where_the_backend_allows_more() {
 }
 
 #[test]
+fn a_backend_that_asks_for_calm_gets_half_and_no_more_connections() {
+    on_worker(async {
+        let backend = Backend::held(4).await;
+        let settings = Settings { max_connections: 3, ..settings() };
+        let endpoint = endpoint(backend.address, settings);
+        let client = Client::new();
+        let mut leases = Vec::new();
+        for _ in 0..8 {
+            leases.push(client.pools.lease(&endpoint).await.unwrap());
+        }
+        leases[0].asked_for_calm();
+        leases.truncate(3);
+        leases.push(client.pools.lease(&endpoint).await.unwrap());
+        let fifth = client.pools.lease(&endpoint);
+        let mut fifth = std::pin::pin!(fifth);
+        assert!(timeout(Duration::from_millis(50), &mut fifth).await.is_err(), "it has four");
+        assert_eq!(backend.accepted.get(), 2);
+        leases.pop();
+        assert!(fifth.await.is_ok(), "the place of one that ended");
+    });
+}
+
+#[test]
 fn further_connections_are_opened_when_the_first_is_full_and_never_too_many() {
     on_worker(async {
         let backend = Backend::held(2).await;

@@ -299,7 +299,7 @@ fn what_may_not_open_a_connection_is_dropped_for_its_reason() {
     let secrets = Secrets::random(0, [0; 3]);
     let mut rig = Rig::new(&secrets, me());
     let from = rig.from;
-    let initial = rig.client_datagrams().remove(0);
+    let mut initial = rig.client_datagrams().remove(0);
     let mut handshake = initial.clone();
     handshake[0] = 0xe0;
     let mut version = initial.clone();
@@ -320,6 +320,15 @@ fn what_may_not_open_a_connection_is_dropped_for_its_reason() {
     assert!(matches!(rig.receive(&mut version, from, false), Disposition::Reply(_)));
     assert_eq!(rig.metrics.version_negotiations.value(), 1);
     assert!(rig.endpoint.is_empty());
+    for port in [0, 53, 1023, 1900, 5353, 11_211] {
+        let service = SocketAddr::new(from.ip(), port);
+        for bytes in [&initial, &version] {
+            assert_eq!(rig.receive(&mut bytes.clone(), service, false), Disposition::Dropped);
+        }
+    }
+    assert_eq!(rig.metrics.datagrams_dropped[DropReason::SourcePort].value(), 12);
+    let client = SocketAddr::new(from.ip(), 1024);
+    assert!(matches!(rig.receive(&mut initial, client, false), Disposition::Delivered(_)));
 }
 
 /// What becomes of the first datagram of another client.
