@@ -372,10 +372,13 @@ class Connection(QuicConnectionProtocol):
 
     # === events ===
 
+    def issued(self):
+        """The server's connection IDs that can be used."""
+        return [self._quic._peer_cid, *self._quic._peer_cid_available]
+
     def datagram_received(self, data, addr):
         # aioquic keeps the tokens and never looks for them (RFC 9000 §10.3.1).
-        issued = [self._quic._peer_cid, *self._quic._peer_cid_available]
-        if len(data) >= 21 and data[-16:] in [cid.stateless_reset_token for cid in issued]:
+        if len(data) >= 21 and data[-16:] in [cid.stateless_reset_token for cid in self.issued()]:
             self.stateless_reset.set()
         super().datagram_received(data, addr)
 

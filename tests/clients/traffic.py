@@ -51,10 +51,12 @@ async def connect(context):
 async def load(context):
     """Steady requests over `connections`, `parallel` on each, until `stop`; new connections when one goes away.
 
-    Counts answers by status, by `x-origin` and by how they ended; keeps the slowest time. `path` may hold `{id}`.
+    Counts answers by status, by `x-origin` and by how they ended; keeps the slowest time, and the configurations of the
+    connection IDs at the end (draft-ietf-quic-load-balancers section 3.1). `path` may hold `{id}`.
     """
     args = context.args
     outcome, origins, slowest, errors = Counter(), Counter(), 0.0, []
+    configurations = set()
     times = []
     done = 0
 
@@ -98,6 +100,7 @@ async def load(context):
 
         await asyncio.gather(*(stream(current) for _ in range(args.get("parallel", 4))))
         if connection is not None and connection.closed_with is None:
+            configurations.update(issued.cid[0] >> 5 for issued in connection.issued())
             await connection.finish()
 
     await asyncio.gather(*(worker() for _ in range(args.get("connections", 2))))
@@ -109,6 +112,7 @@ async def load(context):
         "origins": dict(origins),
         "slowest": slowest,
         "p99": p99,
+        "configurations": sorted(configurations),
         "errors": errors,
     }
 

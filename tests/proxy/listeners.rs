@@ -112,11 +112,18 @@ fn an_address_is_never_without_an_open_door() {
     let mut scene = scene();
     let mut old = scene.target.start("drain", json!({ "path": "/hang", "count": 2 }));
     old.event("started", SOON);
-    // Another config_id makes it another listener; the old one keeps its connections until they end.
-    reload(&mut scene.spooky, "taken", |config| {
-        config["listeners"][0]["quic"] = json!({ "cid": { "config_id": 1 } });
-    });
-    old.event("goaway", Duration::from_secs(2));
+    // It goes elsewhere and comes back while the one that was there keeps its connections until they end.
+    let (here, elsewhere) = (scene.target.address, loopback());
+    for address in [elsewhere, here] {
+        reload(&mut scene.spooky, "taken", |config| {
+            config["listeners"][0]["bind"] = json!(address.to_string());
+        });
+        if address == elsewhere {
+            old.event("goaway", Duration::from_secs(2));
+        }
+    }
+    let only_the_first = || listeners(&scene.spooky, "closing") == 1.0;
+    wait::until_true("nobody was elsewhere", SOON, only_the_first);
     assert_eq!(listeners(&scene.spooky, "closing"), 1.0, "it has requests in flight");
     // Without kernel programs, the kernel's hash brings some of them to sockets of the old one.
     for _connection in 0..16 {
@@ -174,6 +181,27 @@ fn a_key_in_use_is_not_exchanged() {
     });
     assert!(scene.spooky.log().contains("another config_id"), "{}", scene.spooky.log());
     assert_ok(&scene.target.fetch("/"));
+}
+
+/// Connections that are there get connection IDs of the new configuration, give back the others, and go on.
+#[test]
+fn another_configuration_of_ids_reaches_the_connections_there_are() {
+    let mut scene = scene();
+    let args = json!({
+        "connections": 4, "parallel": 2, "reconnect": false, "path": "/bytes/10000", "report_every": 50,
+    });
+    let mut load = scene.target.start("load", args);
+    load.event_where("progress", SOON, |event| event["done"].as_u64() > Some(100));
+    reload(&mut scene.spooky, "taken", |config| {
+        config["listeners"][0]["quic"] = json!({ "cid": { "config_id": 5 } });
+    });
+    let from = load.event("progress", SOON)["done"].as_u64().unwrap_or(0);
+    load.event_where("progress", SOON, |event| event["done"].as_u64() > Some(from + 400));
+    load.stop();
+    let result = load.result(SOON);
+    assert_eq!((&result["errors"], &result["configurations"]), (&json!([]), &json!([5])));
+    let opened = scene.spooky.metrics().sum("spooky_connections_accepted_total", &[]);
+    assert_eq!(opened, 4.0, "{result:#}");
 }
 
 #[test]

@@ -161,9 +161,11 @@ impl Listeners {
             match kept.and_then(|id| Some((id, self.place(id)?))) {
                 Some((id, place)) => {
                     let (old, new) = (&place.listener, listener);
-                    if (&old.quic, &old.http3) != (&new.quic, &new.http3) {
+                    if (&old.quic, &old.http3, &old.cid) != (&new.quic, &new.http3, &new.cid) {
                         let (quic, http3) = (new.quic.clone(), new.http3.clone());
-                        plan.change.push(Terms { quic, http3, ..place.terms.clone() });
+                        let former = former(&place.terms, &secrets);
+                        let terms = place.terms.clone();
+                        plan.change.push(Terms { quic, http3, secrets, former, ..terms });
                     }
                     plan.keep.push((id, listener.clone(), store));
                 }
@@ -177,6 +179,7 @@ impl Listeners {
                         quic: listener.quic.clone(),
                         http3: listener.http3.clone(),
                         secrets,
+                        former: Vec::new(),
                         ticket_key: TicketKey::random(),
                     };
                     plan.open.push(self.bind(listener, terms)?);
@@ -194,8 +197,8 @@ impl Listeners {
         Ok(plan)
     }
 
-    /// For each listener the open place that it keeps: the one with its address and connection-ID settings, preferably under
-    /// its name, as port 0 may stand there more than once.
+    /// For each listener the open place that it keeps: the one with its address, preferably under its name, as port 0 may stand
+    /// there more than once.
     fn match_up(&self, listeners: &[Listener]) -> Vec<Option<ListenerId>> {
         let mut kept = vec![None; listeners.len()];
         for by_name in [true, false] {
@@ -207,7 +210,6 @@ impl Listeners {
                     place.as_ref().is_some_and(|place| {
                         !place.closing
                             && place.listener.bind == listener.bind
-                            && place.listener.cid == listener.cid
                             && (!by_name || place.listener.name == listener.name)
                     }) && !kept.contains(&Some(*id))
                 });
@@ -359,6 +361,12 @@ impl Listeners {
         }
         keys
     }
+}
+
+/// The secrets whose connection IDs clients of a listener may hold when it goes on with other ones.
+fn former(terms: &Terms, secrets: &Secrets) -> Vec<Secrets> {
+    let all = terms.former.iter().chain([&terms.secrets]);
+    all.filter(|it| it.config_id != secrets.config_id).cloned().collect()
 }
 
 /// The secrets of a listener; listeners with one config ID and no key file share the random ones.

@@ -173,8 +173,10 @@ fn transport(
         .set_ticket_key(&terms.ticket_key.0)
         .map_err(|error| StartError::Transport(error.to_string()))?;
     let issuer = Issuer::new(&terms.secrets, owner);
+    let former = terms.former.iter().map(|secrets| Issuer::new(secrets, owner)).collect();
     let clock = Clock { instant: now, wall: SystemTime::now() };
-    Ok(Listener::new(terms.id, config, terms.quic.clone(), issuer, workers, clock))
+    let listener = Listener::new(terms.id, config, terms.quic.clone(), issuer, workers, clock);
+    Ok(listener.with_former(former))
 }
 
 #[cfg(test)]

@@ -58,6 +58,8 @@ pub struct Terms {
     pub http3: Http3Settings,
     /// Secrets of its connection IDs.
     pub secrets: Secrets,
+    /// Those of its former configurations, whose IDs clients may still hold: at most one for each `config_id`.
+    pub former: Vec<Secrets>,
     /// Encrypts session tickets (RFC 8446 §4.6.1): a client can resume at any worker.
     pub ticket_key: TicketKey,
 }

@@ -3,7 +3,7 @@
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::Endpoint;
-use crate::dataplane::quic::cid::Issuer;
+use crate::dataplane::quic::cid::{Cid, Issuer};
 use crate::dataplane::quic::parameters;
 use crate::dataplane::quic::reset::Budget;
 use crate::dataplane::quic::retry::Tokens;
@@ -18,6 +18,8 @@ pub struct Listener {
     pub(super) config: quiche::Config,
     pub(super) settings: QuicSettings,
     pub(super) issuer: Issuer,
+    /// Of former configurations.
+    former: Vec<Issuer>,
     pub(super) resets: Budget,
     pub(super) tokens: Tokens,
     pub(super) draining: bool,
@@ -75,6 +77,7 @@ impl Listener {
             resets: Budget::new(settings.stateless_resets, workers, clock.instant),
             tokens: Tokens::new(issuer.retry_key(), validation.token_ttl),
             issuer,
+            former: Vec::new(),
             draining: false,
             counts: Counts::default(),
             connections_max: share(settings.max_connections),
@@ -85,6 +88,18 @@ impl Listener {
             settings,
             clock,
         }
+    }
+
+    /// Reads the connection IDs of former configurations, too.
+    #[must_use]
+    pub fn with_former(mut self, former: Vec<Issuer>) -> Self {
+        self.former = former;
+        self
+    }
+
+    /// Who can read this ID, if it is one of this listener's, of now or before.
+    pub(super) fn reads(&self, cid: &Cid) -> Option<&Issuer> {
+        std::iter::once(&self.issuer).chain(&self.former).find_map(|issuer| issuer.reads(cid))
     }
 
     /// Whether there is room for one more connection from this source.

@@ -179,7 +179,7 @@ impl<S> Endpoint<S> {
         if header.dcid_len != 20 {
             return None;
         }
-        let issuer = self.listeners.iter().find_map(|it| it.issuer.reads(&header.dcid))?;
+        let issuer = self.listeners.iter().find_map(|it| it.reads(&header.dcid))?;
         Some((issuer.open(&header.dcid)?, issuer.owner()))
     }
 
@@ -282,7 +282,7 @@ impl<S> Endpoint<S> {
             return Disposition::Dropped;
         }
         // The token belongs to the key of the ID, which may be another listener's.
-        let issuer = self.listeners.iter().find_map(|it| it.issuer.reads(&header.dcid));
+        let issuer = self.listeners.iter().find_map(|it| it.reads(&header.dcid));
         let written =
             issuer.and_then(|issuer| reset::write(issuer, &header.dcid, trigger_size, out));
         match written {

@@ -209,12 +209,18 @@ fn a_handshake_gives_the_client_spare_ids_that_lead_here() {
 //# retire CIDs using the old configuration.
 #[test]
 fn ids_of_another_configuration_replace_those_of_the_former() {
-    let mut rig = Rig::new(&Secrets::random(2, [1, 2, 3]), me());
+    let former = Secrets::random(2, [1, 2, 3]);
+    let mut rig = Rig::new(&former, me());
     let key = rig.establish();
     let (_folder, store) = certificates();
     let issuer = Issuer::new(&Secrets::random(3, [1, 2, 3]), me());
-    rig.endpoint.open(listener(store, issuer, QuicSettings::default()));
+    let next = listener(store, issuer, QuicSettings::default());
+    rig.endpoint.open(next.with_former(vec![Issuer::new(&former, me())]));
+    // One of a former configuration that leads nowhere any more is still known for ours.
+    let mut stale = vec![0x40; 60];
+    stale[1..21].copy_from_slice(&Issuer::new(&former, me()).issue());
     let from = rig.from;
+    assert!(matches!(rig.receive(&mut stale, from, false), Disposition::Reply(_)));
     for _round in 0..3 {
         rig.client.send_ack_eliciting().unwrap();
         rig.settle(from);
