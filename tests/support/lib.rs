@@ -43,7 +43,7 @@ pub mod timers;
 pub mod train;
 pub mod wait;
 
-/// Built with AddressSanitizer (`cargo xtask nightly`): memory and processor time are mostly its own, and no figures of spooky.
+/// Built with AddressSanitizer (`cargo xtask nightly`): memory and time are mostly its own, and no figures of spooky.
 pub const SANITIZED: bool = cfg!(asan);
 
 /// Whether the long runs are asked for (`cargo xtask test --soak`): the sizes, counts and seeds of the table of attacks,
