@@ -105,7 +105,10 @@ impl Client {
             }
             // An ID that is not ours is a first Initial.
             Disposition::Reply(_) => assert_ne!(self.held.id, self.given.id),
-            Disposition::Dropped | Disposition::Stray(_) => assert!(!good),
+            // Of an Initial that cannot be read nothing stays, with a token or without.
+            Disposition::Dropped => {}
+            // One changed ID in 4,096 names another worker.
+            Disposition::Stray(_) => assert_ne!(self.held.id, self.given.id),
         }
     }
 }

@@ -107,8 +107,8 @@ impl Front {
                     self.keys.push(key);
                 }
             }
-            Disposition::Reply(_) | Disposition::Dropped => {}
-            Disposition::Stray(owner) => panic!("a stray of {owner:?}, and nobody has its keys"),
+            // One ID in 2^17 of those that nobody issued names a worker.
+            Disposition::Reply(_) | Disposition::Dropped | Disposition::Stray(_) => {}
         }
         self.send();
         assert!(self.server.endpoint.len() <= 5, "more than max_connections");
