@@ -217,7 +217,11 @@ impl Migration {
         if self.trying.len() >= self.unvalidated_max || !self.tries.has_one(now) {
             return false;
         }
-        transport.path_stats().count() < self.paths_max || self.make_room(transport)
+        if transport.path_stats().count() < self.paths_max {
+            return true;
+        }
+        // Looking for room asks the client for a sign of life, which costs both.
+        !self.left.is_empty() && self.tries.take(now) && self.make_room(transport)
     }
 
     /// `false` when none of the paths can be forgotten.
@@ -270,8 +274,10 @@ impl Migration {
         if matches!(sent, Err(quiche::Error::Done)) && self.is_wary() {
             let others = self.trying.iter().map(|trying| trying.path);
             for path in std::iter::once(self.current).chain(others) {
-                sent = transport.send_on_path(out, Some(path.local), Some(path.peer));
-                if !matches!(sent, Err(quiche::Error::Done)) {
+                // One that has no ID of the client's to be sent to is no error of the connection.
+                let tried = transport.send_on_path(out, Some(path.local), Some(path.peer));
+                if tried.is_ok() {
+                    sent = tried;
                     break;
                 }
             }
