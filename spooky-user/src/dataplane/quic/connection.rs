@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  Handshaking ──established──▶ Open ──close or error──▶ closing/draining (quiche) ──▶ gone
-//!        └──handshake_timeout; six times that if it is heard again──▲
+//!        └──handshake_timeout; six times that if it can receive──▲
 //! ```
 
 use std::net::SocketAddr;
@@ -29,11 +29,11 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// RFC 9000 §20.1.
 const TRANSPORT_PARAMETER_ERROR: u64 = 0x8;
-/// So many times `handshake_timeout` has a client that is heard again (decision 0073). One that we forget earlier cannot begin
-/// anew: its Initials name an ID of ours by then, and their keys come from the ID it named first.
-const PATIENCE_FACTOR: u32 = 6;
 /// A datagram so long after the first is no part of the same flight: the client waits for us.
 const AGAIN: Duration = Duration::from_millis(500);
+/// So many times `handshake_timeout` has a client that has shown that it can receive (decision 0073). If we forgot it earlier it
+/// could not begin anew: its Initials name an ID of ours by then, and their keys come from the ID it named first.
+const PATIENCE_FACTOR: u32 = 6;
 
 /// Octets in datagrams with Initials that a connection takes: a ClientHello of 2 KiB in single octets and twenty times sent again
 /// are less. Each octet that comes by itself and before its turn takes 160 octets of memory.
@@ -71,7 +71,7 @@ pub struct Connection<S> {
     pub(super) last_source: SocketAddr,
     pub(super) accepted: Instant,
     handshake_deadline: Option<Instant>,
-    /// The deadline of a client that is heard again.
+    /// The deadline of a client that has shown that it can receive.
     last_deadline: Instant,
     /// A time in the worker's heap at or before which this connection will be looked at.
     pub timer: Option<Instant>,
@@ -262,15 +262,18 @@ impl<S> Connection<S> {
     //# Additionally, an endpoint MAY consider the peer address validated if
     //# the peer uses a connection ID chosen by the endpoint and the connection
     //# ID contains at least 64 bits of entropy.
-    pub(super) fn heard(&mut self, header: &Header, source: SocketAddr, now: Instant) {
+    ///
+    /// Packets get lost, and each loss doubles the client's wait before the next one: such a client is waited for longer, and
+    /// as long as things are `calm` one that only repeats itself, too.
+    pub(super) fn heard(&mut self, header: &Header, source: SocketAddr, calm: bool, now: Instant) {
         if !self.half_open || source != self.migration.current().peer {
             return;
         }
-        if self.issued.contains(&header.dcid) {
+        let receives = self.issued.contains(&header.dcid);
+        if receives {
             self.credit.validate();
         }
-        // Packets get lost, and each loss doubles the client's wait before the next one.
-        if self.credit.datagram().is_none() || now >= self.accepted + AGAIN {
+        if receives || (calm && now >= self.accepted + AGAIN) {
             self.handshake_deadline = self.handshake_deadline.map(|_| self.last_deadline);
         }
     }

@@ -66,7 +66,8 @@ section! {
         /// A connection without packets is dropped after this; also told to the client (`max_idle_timeout`, RFC 9000 §10.1).
         idle_timeout: Duration = "30s", "1s" ..= "10m", live;
         /// Longest time from a client's first packet to the end of its handshake; six times as long for a client that is heard
-        /// again, because packets get lost.
+        /// again, because packets get lost, while fewer than `half_open_threshold` are under way or it has shown that it can
+        /// receive.
         handshake_timeout: Duration = "5s", "500ms" ..= "1m", live;
         /// Requests a client may have open at once on a connection.
         max_streams: u64 = "100", "1" ..= "10000", live;

@@ -9,7 +9,7 @@ use crate::dataplane::quic::reset::Budget;
 use crate::dataplane::quic::retry::Tokens;
 use crate::dataplane::quic::settings::{QuicSettings, ValidationMode};
 use crate::dataplane::quic::sources::{Source, Sources};
-use crate::id::ListenerId;
+use crate::id::{ConnectionKey, ListenerId};
 use crate::telemetry::reason::RefusedReason;
 
 /// What the endpoint knows of one listener. Limits are this worker's share of what the settings allow all workers together.
@@ -170,6 +170,14 @@ impl std::fmt::Debug for Listener {
 // === impl Endpoint: listeners ===
 
 impl<S> Endpoint<S> {
+    /// Whether the listener of a connection has fewer handshakes under way than make it ask for tokens.
+    pub(super) fn is_calm(&self, key: ConnectionKey) -> bool {
+        let slot = self.slots.get(key.index as usize).filter(|slot| slot.serial == key.serial);
+        let Some(connection) = slot.and_then(|slot| slot.connection.as_ref()) else { return false };
+        let listener = self.listeners.iter().find(|it| it.id == connection.listener);
+        listener.is_some_and(|it| it.counts.half_open < it.half_open_threshold)
+    }
+
     /// Accepts connections for a listener. One that is known already has these settings for new connections.
     pub fn open(&mut self, mut listener: Listener) {
         match self.listeners.iter_mut().find(|it| it.id == listener.id) {

@@ -194,6 +194,7 @@ impl<S> Endpoint<S> {
     ) -> Disposition {
         self.delivering = Some(key);
         let metrics = Arc::clone(&self.metrics);
+        let calm = header.form != Form::Short && self.is_calm(key);
         let Some(connection) = self.get_mut(key) else { return Disposition::Dropped };
         let source = datagram.path.peer;
         if connection.is_new(source) {
@@ -212,7 +213,7 @@ impl<S> Endpoint<S> {
         connection.unacknowledged = connection.unacknowledged.saturating_add(1);
         let mut own = datagram.bytes.len();
         if header.form != Form::Short {
-            connection.heard(header, source, now);
+            connection.heard(header, source, calm, now);
             own = coalesced::own_part(datagram.bytes);
             if own < datagram.bytes.len() {
                 metrics.datagrams_dropped.inc(DropReason::ForeignCoalesced);
