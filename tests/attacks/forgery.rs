@@ -4,24 +4,28 @@
 use std::net::SocketAddr;
 
 use serde_json::json;
+use spooky_tests::oracle;
 use spooky_tests::scene::{LONG, SOON, Scene, assert_ok};
 
 #[test]
 fn a21_forged_packets_beside_the_true_ones_stop_no_handshake() {
-    let scene = Scene::new(1);
+    let scene = Scene::alone(1);
     let seed = std::process::id();
     println!("seed {seed}");
     let mut path = scene.target.start("forging_path", json!({ "seed": seed }));
     let port = path.event("listening", SOON)["port"].as_u64().and_then(|port| port.try_into().ok());
     let address = SocketAddr::from(([127, 0, 0, 1], port.expect("a port")));
     let target = scene.target.at(address);
-    let (mut done, mut slowest) = (0, 0.0_f64);
-    for handshake in 0..20 {
-        let result = target.run("connect", json!({ "timeout": 10.0 }), SOON);
-        assert_eq!(result["connected"], true, "handshake {handshake}: {result}");
-        done += 1;
-        slowest = slowest.max(result["seconds"].as_f64().unwrap_or(f64::MAX));
-    }
+    let (done, slowest) = oracle::beside(&scene, "A21", || {
+        let (mut done, mut slowest) = (0, 0.0_f64);
+        for handshake in 0..20 {
+            let result = target.run("connect", json!({ "timeout": 10.0 }), SOON);
+            assert_eq!(result["connected"], true, "handshake {handshake}: {result}");
+            done += 1;
+            slowest = slowest.max(result["seconds"].as_f64().unwrap_or(f64::MAX));
+        }
+        (done, slowest)
+    });
     assert_ok(&target.fetch("/bytes/100000"));
     let curl = target.curl("get", json!({ "paths": ["/"] }), SOON);
     assert_eq!(curl["answers"][0]["status"], 200, "{curl}");

@@ -4,8 +4,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use serde_json::{Value, json};
 use spooky_tests::hostile::{Hostile, STATUS_200};
-
+use spooky_tests::oracle;
 use spooky_tests::scene::{LONG, SOON, Scene, Turn, assert_ok};
+use spooky_tests::soak;
 
 /// One worker and one connection to the backend: everything is shared that can be.
 fn scene() -> Scene {
@@ -54,18 +55,21 @@ fn opened(scene: &Scene) -> f64 {
 fn d12_requests_given_up_do_not_turn_the_backend_against_the_others() {
     let scene = scene();
     assert_ok(&scene.target.fetch("/"));
-    let args = json!({ "path": "/bytes/100000", "connections": 3, "count": 1500 });
-    let mut attack = scene.target.start("give_up", args);
-    attack.event("begun", SOON);
-    let args =
-        json!({ "connections": 2, "parallel": 2, "report_every": 50, "path": "/bytes/5000" });
-    let mut load = scene.target.start("load", args);
-    load.event_where("progress", LONG, |event| event["done"].as_u64() >= Some(300));
-    let result = attack.result(LONG);
-    load.stop();
-    let honest = load.result(SOON);
+    let (count, enough) = if soak() { (50_000, 10_000) } else { (1500, 300) };
+    let (result, honest) = oracle::beside(&scene, "D12", || {
+        let args = json!({ "path": "/bytes/100000", "connections": 3, "count": count });
+        let mut attack = scene.target.start("give_up", args);
+        attack.event("begun", SOON);
+        let args =
+            json!({ "connections": 2, "parallel": 2, "report_every": 50, "path": "/bytes/5000" });
+        let mut load = scene.target.start("load", args);
+        load.event_where("progress", LONG, |event| event["done"].as_u64() >= Some(enough));
+        let result = attack.result(LONG);
+        load.stop();
+        (result, load.result(SOON))
+    });
     println!(
-        "attack: {result}, honest: {}, {} connections to the backend",
+        "D12: attack: {result}, honest: {}, {} connections to the backend",
         honest["outcome"],
         opened(&scene)
     );

@@ -250,4 +250,4 @@ async def key_updates(context):
     return {"done": done, "closed_with": closed, "last": last.to_json()}
 
 
-SCENARIOS = [transport_errors, transport_flood, optimistic_acks, key_updates]
+SCENARIOS = [transport_errors, transport_flood, finished_twice, optimistic_acks, key_updates]

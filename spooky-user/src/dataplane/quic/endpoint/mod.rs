@@ -236,6 +236,9 @@ impl<S> Endpoint<S> {
             }
         }
         connection.follow_paths(now, &metrics);
+        if connection.transport.retired_scids() > 0 {
+            self.forget_retired(key);
+        }
         answer.map_or(Disposition::Delivered(key), |size| Disposition::Refused(key, size))
     }
 
@@ -326,8 +329,7 @@ impl<S> Endpoint<S> {
         (slot.serial == key.serial).then_some(slot.connection.as_deref_mut()?)
     }
 
-    /// Follows what the transport did with IDs: new spares lead here, retired ones nowhere. And with its client's address: the
-    /// connection counts where that is now.
+    /// Follows what the transport did: new spare IDs lead here, and the connection counts where its client's address is now.
     pub fn maintain(&mut self, key: ConnectionKey) {
         let Some(slot) = self.slots.get_mut(key.index as usize) else { return };
         let Some(connection) = slot.connection.as_deref_mut() else { return };
@@ -337,12 +339,6 @@ impl<S> Endpoint<S> {
             let mut places = self.listeners.iter_mut();
             if let Some(place) = places.find(|it| it.id == connection.listener) {
                 place.counts.moved(from, source);
-            }
-        }
-        while let Some(retired) = connection.transport.retired_scid_next() {
-            if let Ok(cid) = Cid::try_from(retired.as_ref()) {
-                self.issued.remove(&cid);
-                connection.issued.retain(|issued| *issued != cid);
             }
         }
         connection.note_handshake_failure(&self.metrics);
@@ -364,6 +360,19 @@ impl<S> Endpoint<S> {
         connection.issue_spares(&place.issuer, most, &mut self.fresh);
         for cid in self.fresh.drain(..) {
             self.issued.insert(cid, key);
+        }
+    }
+
+    /// IDs that the client has retired lead nowhere from that packet on: one that comes late under such an ID, by way of another
+    /// worker perhaps, would be an error of the connection to quiche.
+    fn forget_retired(&mut self, key: ConnectionKey) {
+        let Some(slot) = self.slots.get_mut(key.index as usize) else { return };
+        let Some(connection) = slot.connection.as_deref_mut() else { return };
+        while let Some(retired) = connection.transport.retired_scid_next() {
+            if let Ok(cid) = Cid::try_from(retired.as_ref()) {
+                self.issued.remove(&cid);
+                connection.issued.retain(|issued| *issued != cid);
+            }
         }
     }
 

@@ -182,6 +182,28 @@ fn me() -> Owner {
 }
 
 #[test]
+fn what_comes_late_under_a_retired_id_ends_nothing() {
+    let mut rig = Rig::new(&Secrets::random(0, [0; 3]), me());
+    let key = rig.establish();
+    let before = rig.endpoint.get_mut(key).unwrap().issued.len();
+    assert_eq!(rig.client.stream_send(0, b"late", false), Ok(4));
+    let mut late = rig.client_datagrams();
+    rig.client.retire_dcid(0).unwrap();
+    // In the same turn of the worker, and in the other order.
+    for mut datagram in rig.client_datagrams() {
+        rig.receive(&mut datagram, rig.from, false);
+    }
+    for datagram in &mut late {
+        let disposition = rig.receive(datagram, rig.from, false);
+        assert!(!matches!(disposition, Disposition::Delivered(_)), "{disposition:?}");
+    }
+    let connection = rig.endpoint.get_mut(key).unwrap();
+    assert_eq!((connection.transport.local_error(), connection.issued.len()), (None, before - 1));
+    rig.settle(rig.from);
+    assert_eq!(rig.endpoint.get_mut(key).unwrap().issued.len(), before);
+}
+
+#[test]
 fn a_handshake_gives_the_client_spare_ids_that_lead_here() {
     let secrets = Secrets::random(2, [1, 2, 3]);
     let mut rig = Rig::new(&secrets, me());
