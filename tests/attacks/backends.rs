@@ -287,7 +287,7 @@ fn d09_an_early_answer_ends_the_upload_alone() {
     assert_eq!(scene.spooky.metrics().sum("spooky_endpoint_failures_total", &[]), 0.0);
 }
 
-/// `field.md`: who asks for less gets less; see `d06` for who has no room at all.
+/// Who asks for less gets less; see `d06` for who has no room at all.
 #[test]
 fn d06_a_backend_that_asks_for_calm_gets_it() {
     let backend = Hostile::start(|peer, id| peer.reset(id, ENHANCE_YOUR_CALM));

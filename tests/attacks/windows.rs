@@ -19,7 +19,7 @@ struct Windows {
     connection: (u64, u64),
 }
 
-/// reliability.md §2 without growth; what spooky had; what field.md §4 proposes; the usual ones.
+/// Small and safe, without growth; what spooky had; large and fast; the usual ones.
 const CHOICES: [(&str, Option<Windows>); 4] = [
     ("fixed", Some(Windows { stream: (64 * KIB, 64 * KIB), connection: (MIB, MIB) })),
     ("small", Some(Windows { stream: (64 * KIB, MIB), connection: (MIB, 4 * MIB) })),
@@ -114,6 +114,7 @@ fn a11_gaps_of_all_connections_are_bounded_together() {
     for (window, connections) in cases.into_iter().take(if soak() { 2 } else { 1 }) {
         let (grown, closed) = gaps(window, connections, json!({}));
         assert_eq!(closed, connections);
-        assert!(grown <= 160, "{grown} MiB");
+        // 4 MiB that cannot be read, and as much again that a worker may take in before the turn ends in which it judges.
+        assert!(grown <= 256, "{grown} MiB");
     }
 }
