@@ -203,9 +203,9 @@ impl Session {
         self.judge(transport);
     }
 
-    /// The connection is over: every task stops.
+    /// The connection is over: every task stops. What it has that cannot be read counts until it is dropped: the transport keeps
+    /// that through the closing period.
     pub fn close(&mut self) {
-        self.unreadable.set(0);
         for (_, stream) in self.streams.drain() {
             self.shared.metrics.requests_active.dec();
             stream.link().fail(Kind::ClientGone);
