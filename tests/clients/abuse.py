@@ -124,7 +124,7 @@ async def slow(context):
             quic.send_ping(ping)
             if how == "trickle":
                 for stream_id in ids:
-                    if not connection.waiters[stream_id].done():
+                    if connection.may_send(stream_id):
                         connection.http.send_data(stream_id, b"a" * args.get("pace", 1), end_stream=False)
             connection.transmit()
             await asyncio.sleep(1.0)

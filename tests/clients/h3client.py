@@ -320,16 +320,21 @@ class Connection(QuicConnectionProtocol):
             self._settle(stream_id, "lost")
         return answer
 
+    def may_send(self, stream_id):
+        """Whether the request is still on: STOP_SENDING (RFC 9000 §3.5) can come well before the rest of the answer."""
+        stopped = self.answers[stream_id].stop_sending_code is not None
+        return not stopped and not self.waiters[stream_id].done()
+
     async def send(self, stream_id, data, end=False):
-        """Sends body bytes, holding no more than 1 MiB unacknowledged in this process."""
+        """Sends body bytes, holding no more than 1 MiB unacknowledged in this process. False: nobody wants more of them."""
+        if self.answers[stream_id].stop_sending_code is not None:
+            return False
         self.http.send_data(stream_id, data, end_stream=end)
         self.transmit()
         stream = self._quic._streams.get(stream_id)
-        while stream and len(stream.sender._buffer) > SEND_BUFFER and not self.waiters[stream_id].done():
-            if self.answers[stream_id].stop_sending_code is not None:
-                return False
+        while stream and len(stream.sender._buffer) > SEND_BUFFER and self.may_send(stream_id):
             await asyncio.sleep(0.002)
-        return not self.waiters[stream_id].done()
+        return self.may_send(stream_id)
 
     def send_trailers(self, stream_id, trailers):
         self.http.send_headers(stream_id, [(k.encode(), v.encode()) for k, v in trailers], end_stream=True)
