@@ -1,13 +1,14 @@
 //! Attaching: native, generic, neither; who is told what; and that it is undone.
 
-use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
+use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags, capabilities, set_capabilities};
 use spooky_user::controlplane::kernel::{
     Attach, Kernel, KernelError, Mode, OnFailure, Running, Settings,
 };
 
 use crate::{
     group::{Group, desired, kernel, settings},
-    netns,
+    netns::{self, run},
+    rig,
 };
 
 fn on(interface: &str, attach: Attach) -> Settings {
@@ -18,7 +19,7 @@ fn on(interface: &str, attach: Attach) -> Settings {
 }
 
 #[test]
-fn native_where_the_driver_can_and_gone_with_the_kernel() {
+fn h07_native_where_the_driver_can_and_gone_with_the_kernel() {
     let test = "attach native";
     let Some(()) = netns::enter(test) else { return };
     netns::ip(&["link", "add", "edge0", "type", "veth", "peer", "name", "edge1"]);
@@ -40,7 +41,7 @@ fn native_where_the_driver_can_and_gone_with_the_kernel() {
 }
 
 #[test]
-fn generic_where_the_driver_cannot() {
+fn h07_generic_where_the_driver_cannot() {
     let test = "attach generic";
     let Some(()) = netns::enter(test) else { return };
     let Some(mut auto) = kernel(test, &on("lo", Attach::Auto)) else { return };
@@ -61,8 +62,45 @@ fn generic_where_the_driver_cannot() {
     assert_eq!(native.running(), Running::Reuseport);
 }
 
+/// A program without multi-buffer support takes no frame larger than a page, so the driver refuses it.
 #[test]
-fn a_missing_interface_is_named() {
+fn h07_generic_where_frames_are_too_large() {
+    let test = "attach with jumbo frames";
+    let Some(()) = netns::enter(test) else { return };
+    let jumbo = ["mtu", "9000", "type", "veth", "peer", "name", "edge1", "mtu", "9000"];
+    netns::ip(&[&["link", "add", "edge0"], &jumbo[..]].concat());
+    let Some(mut auto) = kernel(test, &on("edge0", Attach::Auto)) else { return };
+    assert_eq!(auto.attach_xdp().expect("attach"), Running::XdpGeneric);
+    drop(auto);
+    let mut native = Kernel::load(&on("edge0", Attach::Native)).expect("load");
+    let refused = native.attach_xdp();
+    assert!(
+        matches!(&refused, Err(KernelError::AttachRefused { native: Some(_), generic: None, .. })),
+        "{refused:?}"
+    );
+    let said = refused.expect_err("refused").to_string();
+    assert!(said.starts_with("edge0 takes no XDP program") && !said.contains('\n'), "{said}");
+}
+
+/// The types of the running kernel are a help to the loader, not a need.
+#[test]
+fn h07_works_where_the_kernel_has_no_type_information() {
+    let test = "attach without BTF";
+    let Some(()) = netns::enter(test) else { return };
+    // SAFETY: a new mount namespace changes no memory and no file descriptor; this thread alone sees another file system,
+    // and ends with the test.
+    if let Err(error) = unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) } {
+        return rig::skip(test, &format!("a mount namespace needs CAP_SYS_ADMIN ({error})"));
+    }
+    run("mount", &["--make-rprivate", "/"]);
+    run("mount", &["-t", "tmpfs", "none", "/sys/kernel/btf"]);
+    assert!(!std::path::Path::new("/sys/kernel/btf/vmlinux").exists());
+    let Some(mut kernel) = kernel(test, &on("lo", Attach::Auto)) else { return };
+    assert_eq!(kernel.attach_xdp().expect("attach"), Running::XdpGeneric);
+}
+
+#[test]
+fn h07_a_missing_interface_is_named() {
     let Some(mut abort) = kernel("missing interface", &on("nosuch0", Attach::Auto)) else { return };
     let missing = abort.attach_xdp();
     assert!(
@@ -80,7 +118,7 @@ fn a_missing_interface_is_named() {
 }
 
 #[test]
-fn fallback_goes_on_with_reuseport() {
+fn h07_fallback_goes_on_with_reuseport() {
     let mut settings = on("nosuch0", Attach::Auto);
     let Some(_) = kernel("fallback", &settings) else { return };
     settings.on_failure = OnFailure::Fallback;
@@ -107,7 +145,7 @@ fn mode_off_touches_nothing() {
 }
 
 #[test]
-fn without_privilege_it_says_so_and_serves() {
+fn h07_without_privilege_it_says_so_and_serves() {
     // Capabilities belong to a thread; this one is the test's own.
     let held = capabilities(None).expect("capabilities");
     let lost = CapabilitySet::BPF | CapabilitySet::SYS_ADMIN | CapabilitySet::NET_ADMIN;
@@ -124,7 +162,7 @@ fn without_privilege_it_says_so_and_serves() {
 }
 
 #[test]
-fn without_perfmon_the_verifiers_refusal_is_a_matter_of_privilege() {
+fn h07_without_perfmon_the_verifiers_refusal_is_a_matter_of_privilege() {
     let settings = settings(Mode::Reuseport);
     let Some(_) = kernel("perfmon", &settings) else { return };
     let held = capabilities(None).expect("capabilities");

@@ -20,7 +20,13 @@ pub(crate) fn enter(test: &str) -> Option<()> {
 
 /// `ip(8)` in this thread's namespace.
 pub(crate) fn ip(arguments: &[&str]) {
-    let output = Command::new("ip").args(arguments).output().expect("ip(8) of iproute2 runs");
+    run("ip", arguments);
+}
+
+/// A program in this thread's namespaces, which must succeed.
+pub(crate) fn run(program: &str, arguments: &[&str]) {
+    let output = Command::new(program).args(arguments).output();
+    let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "ip {}: {said}", arguments.join(" "));
+    assert!(output.status.success(), "{program} {}: {said}", arguments.join(" "));
 }

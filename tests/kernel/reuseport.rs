@@ -133,7 +133,7 @@ fn strangers_stay_with_one_worker() {
 }
 
 #[test]
-fn an_unreachable_worker_loses_its_packets_and_gets_them_back() {
+fn h05_an_unreachable_worker_loses_its_packets_and_gets_them_back() {
     let Some((mut kernel, group, mut desired)) = steered("unreachable", &[1; 4], 1) else { return };
     let dcid = our_cid(&KEY, 0, live(2, 1), 9);
     let to_owner = || group.receiver(|| send(group.address, &short(&dcid)));
@@ -167,7 +167,7 @@ fn an_unreachable_worker_loses_its_packets_and_gets_them_back() {
 }
 
 #[test]
-fn a_forgotten_worker_can_come_back_with_new_sockets() {
+fn h05_a_forgotten_worker_can_come_back_with_new_sockets() {
     let Some((mut kernel, mut group, desired)) = steered("worker restart", &[1; 3], 0) else {
         return;
     };
@@ -211,8 +211,32 @@ fn before_the_first_apply_the_kernels_hash_decides() {
     assert_eq!(gained(&kernel, &before), [(ReuseportOtherPort, 40)]);
 }
 
+/// An ID of ours that names a worker or a generation that never was, and one whose socket was closed behind our back.
 #[test]
-fn dead_slots_fall_back_to_the_kernels_hash() {
+fn h05_an_owner_without_a_socket_costs_a_hop_and_no_packet() {
+    let Some((kernel, mut group, _)) = steered("no socket", &[1; 4], 0) else { return };
+    let before = kernel.counters().expect("counters");
+    for owner in [live(200, 0), live(255, 15), live(1, 9)] {
+        let packet = short(&our_cid(&KEY, 0, owner, 3));
+        for _ in 0..10 {
+            let _ = group.receiver(|| send(group.address, &packet));
+        }
+    }
+    assert_eq!(gained(&kernel, &before), [(ReuseportOwnerGone, 30)]);
+    // The duplicate that the control plane holds keeps the group's socket alive until it lets go of the worker.
+    let mut kernel = kernel;
+    drop(group.sockets.remove(1));
+    kernel.forget_worker(1);
+    let ours = short(&our_cid(&KEY, 0, live(1, 0), 5));
+    for number in 0..40 {
+        for packet in [&ours, &initial(number)] {
+            let _ = group.receiver(|| send(group.address, packet));
+        }
+    }
+}
+
+#[test]
+fn h05_dead_slots_fall_back_to_the_kernels_hash() {
     let Some((kernel, group, _)) = steered("dead slots", &[0; 4], 0) else { return };
     let before = kernel.counters().expect("counters");
     let mut got = [0; 4];
@@ -281,7 +305,7 @@ fn dropping_the_kernel_detaches_the_program() {
 }
 
 #[test]
-fn a_poisoned_slot_table_loses_nothing() {
+fn h05_a_poisoned_slot_table_loses_nothing() {
     let Some(mut rig) = rig::load("poisoned slots") else { return };
     let group = Group::loopback(4);
     rig.reuseport().attach(&group.sockets[0]).expect("attach");

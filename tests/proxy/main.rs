@@ -9,6 +9,7 @@
 //! tls.rs           certificates by name, verified backends
 //! steering.rs      XDP and reuseport in namespaces, four workers    faults.rs    panics, workers that end
 //! memory.rs        what is given up when memory is scarce           admission.rs what a route admits
+//! steering_at_scale.rs  the same with many connections and a killed daemon
 //! load.rs          the load generator and the floor it is measured against, in small numbers
 //! ```
 //!
@@ -29,4 +30,5 @@ mod reload;
 mod request;
 mod routing;
 mod steering;
+mod steering_at_scale;
 mod tls;

@@ -24,18 +24,18 @@ const EDGE_PORT: u16 = 4433;
 const QUEUES: u32 = 4;
 
 /// Dropped from the top: the daemon goes before its namespaces.
-struct Stage {
-    spooky: Spooky,
+pub(crate) struct Stage {
+    pub(crate) spooky: Spooky,
     _backends: Vec<Backend>,
-    v4: Target,
-    v6: Target,
+    pub(crate) v4: Target,
+    pub(crate) v6: Target,
     _authority: Authority,
-    _pair: Pair,
+    pub(crate) pair: Pair,
     _turn: Turn,
 }
 
 /// `None`, aloud, without the privilege for it.
-fn stage(test: &str, configure: impl FnOnce(Config) -> Config) -> Option<Stage> {
+pub(crate) fn stage(test: &str, configure: impl FnOnce(Config) -> Config) -> Option<Stage> {
     if !privilege::kernel(test) {
         return None;
     }
@@ -59,29 +59,21 @@ fn stage(test: &str, configure: impl FnOnce(Config) -> Config) -> Option<Stage> 
     let spooky = Spooky::start_in(Some(&pair.server), &configure(config), admin);
     let at = |address| Target::new(address, authority.file()).within(&pair.clients);
     let (v4, v6) = (at(v4), at(v6));
-    Some(Stage {
-        spooky,
-        _backends: backends,
-        v4,
-        v6,
-        _authority: authority,
-        _pair: pair,
-        _turn: turn,
-    })
+    Some(Stage { spooky, _backends: backends, v4, v6, _authority: authority, pair, _turn: turn })
 }
 
 /// What the counters say about steering since `before`.
 #[derive(Debug)]
-struct Steered {
-    xdp_owner: f64,
-    reuseport_owner: f64,
-    right: f64,
-    forwarded: f64,
-    lost: f64,
-    handshakes: f64,
+pub(crate) struct Steered {
+    pub(crate) xdp_owner: f64,
+    pub(crate) reuseport_owner: f64,
+    pub(crate) right: f64,
+    pub(crate) forwarded: f64,
+    pub(crate) lost: f64,
+    pub(crate) handshakes: f64,
 }
 
-fn steered(stage: &Stage, before: &Metrics) -> Steered {
+pub(crate) fn steered(stage: &Stage, before: &Metrics) -> Steered {
     let after = stage.spooky.metrics();
     println!("{}", after.changes(before));
     let grew = |name, labels: &[(&str, &str)]| after.growth(before, name, labels);
@@ -321,8 +313,9 @@ fn weights_of_a_reload_reach_the_kernel_within_a_second() {
 }
 
 #[test]
-fn spoiled_maps_cost_a_hop_and_no_request() {
-    let Some(mut stage) = stage("spoiled_maps_cost_a_hop_and_no_request", |config| config) else {
+fn h05_spoiled_maps_cost_a_hop_and_no_request() {
+    let Some(mut stage) = stage("h05_spoiled_maps_cost_a_hop_and_no_request", |config| config)
+    else {
         return;
     };
     let args =
@@ -410,8 +403,8 @@ fn bpf_slots(id: u32) -> Vec<Option<u8>> {
 }
 
 #[test]
-fn where_xdp_cannot_attach_reuseport_still_steers() {
-    let name = "where_xdp_cannot_attach_reuseport_still_steers";
+fn h07_where_xdp_cannot_attach_reuseport_still_steers() {
+    let name = "h07_where_xdp_cannot_attach_reuseport_still_steers";
     // The loopback driver takes no program of its own.
     let native =
         json!({ "mode": "xdp", "interface": "lo", "attach": "native", "on_failure": "fallback" });
