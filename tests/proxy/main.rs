@@ -10,6 +10,7 @@
 //! steering.rs      XDP and reuseport in namespaces, four workers    faults.rs    panics, workers that end
 //! memory.rs        what is given up when memory is scarce           admission.rs what a route admits
 //! steering_at_scale.rs  the same with many connections and a killed daemon
+//! flood.rs      packets that nobody wants, beside an honest client
 //! load.rs          the load generator and the floor it is measured against, in small numbers
 //! ```
 //!
@@ -22,6 +23,7 @@ mod cancellation;
 mod crosstalk;
 mod drain;
 mod faults;
+mod flood;
 mod listeners;
 mod load;
 mod memory;

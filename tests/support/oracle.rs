@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::clients::Client;
+use crate::clients::{Client, Target};
 use crate::metrics::Metrics;
 use crate::origin::body::Content;
 use crate::process::{self, Scheduling};
@@ -69,7 +69,7 @@ pub fn beside<R>(scene: &Scene, row: &str, attack: impl FnOnce() -> R) -> R {
 /// As [`beside`].
 #[track_caller]
 pub fn within<R>(scene: &Scene, row: &str, bounds: Bounds, attack: impl FnOnce() -> R) -> R {
-    let mut oracle = start(scene);
+    let mut oracle = witness(&scene.target.from(ADDRESS));
     let first = Footing::of(scene);
     oracle.event("quiet", Duration::from_secs(60));
     let before = Footing::of(scene);
@@ -88,7 +88,10 @@ pub fn within<R>(scene: &Scene, row: &str, bounds: Bounds, attack: impl FnOnce()
     result
 }
 
-fn start(scene: &Scene) -> Client {
+/// The client alone, for a test that judges by itself: it says `quiet` when its quiet time is over, reckons from `attack` on,
+/// and its result has `requests`, `failures`, `p99` and `lateness` of both times.
+#[must_use]
+pub fn witness(target: &Target) -> Client {
     let args = json!({
         "path": format!("/bytes/{LENGTH}?seed={SEED}"),
         "sha256": Content::sha256(SEED, LENGTH),
@@ -96,7 +99,7 @@ fn start(scene: &Scene) -> Client {
         "renew": RENEW,
         "quiet": QUIET,
     });
-    scene.target.from(ADDRESS).start_oracle(args)
+    target.start_oracle(args)
 }
 
 /// What is held at one moment.

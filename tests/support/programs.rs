@@ -22,6 +22,12 @@ pub fn load() -> &'static Path {
     PATH.get_or_init(|| built("spooky-load"))
 }
 
+/// The sender of frames.
+pub fn flood() -> &'static Path {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| built("spooky-flood"))
+}
+
 /// The HTTP/3 server that answers from memory.
 pub fn floor() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
