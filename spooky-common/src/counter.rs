@@ -1,8 +1,9 @@
-//! Every counter of the kernel programs, declared once: its place in the per-CPU array, its Prometheus name, help and
-//! labels. Imports nothing.
+//! Every counter of the kernel programs, declared once: its place, its Prometheus name, help and labels. Imports
+//! nothing.
 //!
 //! Each frame adds to exactly one `Xdp*` counter and each packet that reaches a socket group to exactly one
-//! `Reuseport*` counter; [`Counter::SamplesLost`] counts records, not packets.
+//! `Reuseport*` counter; [`Counter::SamplesLost`] counts records, not packets. Frames are counted by receive queue, in
+//! the rows of the per-CPU array `STEERING`; the others in the per-CPU array `COUNTERS`.
 
 /// How a counter is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,7 +18,7 @@ pub struct Description {
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident = $index:literal: $metric:ident { $($label:ident = $value:literal),* };)*) => {
-        /// Index into the per-CPU array `COUNTERS`.
+        /// Every counter, by number.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[repr(u32)]
         pub enum Counter {
@@ -55,65 +56,90 @@ const REUSEPORT: (&str, &str) = (
 );
 
 counters! {
-    /// The frame ends inside a header.
-    XdpTruncated = 0: XDP { verdict = "pass", reason = "truncated" };
-    /// Neither IPv4 nor IPv6.
-    XdpNotIp = 1: XDP { verdict = "pass", reason = "not_ip" };
-    /// Another protocol than UDP.
-    XdpNotUdp = 2: XDP { verdict = "pass", reason = "not_udp" };
-    /// A fragment.
-    XdpFragment = 3: XDP { verdict = "pass", reason = "fragment" };
-    /// An IP or UDP header that contradicts itself.
-    XdpMalformed = 4: XDP { verdict = "pass", reason = "malformed" };
-    /// UDP, but to no listener's address and port.
-    XdpOtherPort = 5: XDP { verdict = "pass", reason = "not_ours" };
-    /// To a listener, without a QUIC header.
-    XdpNotQuic = 6: XDP { verdict = "pass", reason = "not_quic" };
-    /// Carries a connection ID of ours.
-    XdpOwner = 7: XDP { verdict = "pass", reason = "owner" };
-    /// Initial, 0-RTT or another version, with an ID the client chose.
-    XdpNewFlow = 8: XDP { verdict = "pass", reason = "new_flow" };
-    /// Handshake, Retry or Version Negotiation with an ID that is not ours.
-    XdpUnknownLong = 9: XDP { verdict = "pass", reason = "unknown_long" };
-    /// Short header with an ID that is not ours.
-    XdpUnknownShort = 10: XDP { verdict = "pass", reason = "unknown_short" };
-    /// The source is on the deny list.
-    XdpDenied = 11: XDP { verdict = "drop", reason = "denied" };
-    /// The default is to deny and the source is not on the allow list.
-    XdpNotAllowed = 12: XDP { verdict = "drop", reason = "not_allowed" };
-    /// To an AF_XDP socket.
-    XdpRedirected = 13: XDP { verdict = "redirect", reason = "owner" };
     /// A drop sample found the ring buffer full.
-    SamplesLost = 14: SAMPLES {};
+    SamplesLost = 0: SAMPLES {};
     /// The socket of the worker and generation in the connection ID.
-    ReuseportOwner = 15: REUSEPORT { outcome = "owner", reason = "owner" };
+    ReuseportOwner = 1: REUSEPORT { outcome = "owner", reason = "owner" };
     /// One of our IDs, but its worker has no socket: placed by the slot table.
-    ReuseportOwnerGone = 16: REUSEPORT { outcome = "slot", reason = "owner_gone" };
+    ReuseportOwnerGone = 2: REUSEPORT { outcome = "slot", reason = "owner_gone" };
     /// A new flow, placed by the slot table.
-    ReuseportNewFlow = 17: REUSEPORT { outcome = "slot", reason = "new_flow" };
+    ReuseportNewFlow = 3: REUSEPORT { outcome = "slot", reason = "new_flow" };
     /// An unknown long header, placed by the slot table.
-    ReuseportUnknownLong = 18: REUSEPORT { outcome = "slot", reason = "unknown_long" };
+    ReuseportUnknownLong = 4: REUSEPORT { outcome = "slot", reason = "unknown_long" };
     /// An unknown short header, placed by the slot table.
-    ReuseportUnknownShort = 19: REUSEPORT { outcome = "slot", reason = "unknown_short" };
+    ReuseportUnknownShort = 5: REUSEPORT { outcome = "slot", reason = "unknown_short" };
     /// No QUIC header, placed by the slot table.
-    ReuseportNotQuic = 20: REUSEPORT { outcome = "slot", reason = "not_quic" };
+    ReuseportNotQuic = 6: REUSEPORT { outcome = "slot", reason = "not_quic" };
     /// The slot is dead or was never filled: the kernel's hash chose.
-    ReuseportDeadSlot = 21: REUSEPORT { outcome = "hash", reason = "dead_slot" };
+    ReuseportDeadSlot = 7: REUSEPORT { outcome = "hash", reason = "dead_slot" };
     /// The slot is live but its socket is missing or not in this group: the kernel's hash chose.
-    ReuseportRefused = 22: REUSEPORT { outcome = "hash", reason = "refused" };
+    ReuseportRefused = 8: REUSEPORT { outcome = "hash", reason = "refused" };
     /// The group's address is not in the port table: the kernel's hash chose.
-    ReuseportOtherPort = 23: REUSEPORT { outcome = "hash", reason = "not_ours" };
+    ReuseportOtherPort = 9: REUSEPORT { outcome = "hash", reason = "not_ours" };
+    /// The frame ends inside a header.
+    XdpTruncated = 10: XDP { verdict = "pass", reason = "truncated" };
+    /// Neither IPv4 nor IPv6.
+    XdpNotIp = 11: XDP { verdict = "pass", reason = "not_ip" };
+    /// Another protocol than UDP.
+    XdpNotUdp = 12: XDP { verdict = "pass", reason = "not_udp" };
+    /// A fragment.
+    XdpFragment = 13: XDP { verdict = "pass", reason = "fragment" };
+    /// An IP or UDP header that contradicts itself.
+    XdpMalformed = 14: XDP { verdict = "pass", reason = "malformed" };
+    /// UDP, but to no listener's address and port.
+    XdpOtherPort = 15: XDP { verdict = "pass", reason = "not_ours" };
+    /// To a listener, without a QUIC header.
+    XdpNotQuic = 16: XDP { verdict = "pass", reason = "not_quic" };
+    /// Carries a connection ID of ours.
+    XdpOwner = 17: XDP { verdict = "pass", reason = "owner" };
+    /// Initial, 0-RTT or another version, with an ID the client chose.
+    XdpNewFlow = 18: XDP { verdict = "pass", reason = "new_flow" };
+    /// Handshake, Retry or Version Negotiation with an ID that is not ours.
+    XdpUnknownLong = 19: XDP { verdict = "pass", reason = "unknown_long" };
+    /// Short header with an ID that is not ours.
+    XdpUnknownShort = 20: XDP { verdict = "pass", reason = "unknown_short" };
+    /// The source is on the deny list.
+    XdpDenied = 21: XDP { verdict = "drop", reason = "denied" };
+    /// The default is to deny and the source is not on the allow list.
+    XdpNotAllowed = 22: XDP { verdict = "drop", reason = "not_allowed" };
+    /// To the AF_XDP socket of the worker in its connection ID, which owns the queue it came in by.
+    XdpRedirected = 23: XDP { verdict = "redirect", reason = "owner" };
+    /// One of our IDs, but its worker and generation are not live: an earlier process's, or a dead worker's.
+    XdpOwnerGone = 24: XDP { verdict = "pass", reason = "owner_gone" };
+    /// A new flow, to the AF_XDP socket of the queue it came in by.
+    XdpRedirectedNew = 25: XDP { verdict = "redirect", reason = "new_flow" };
 }
 
-impl Counter {
-    /// How many counters there are: the size of the per-CPU array.
-    pub const COUNT: u32 = Self::ALL.len() as u32;
+/// What one CPU has counted of the frames of one receive queue, by [`Counter::place_in_row`].
+pub type Row = [u64; ROW];
 
-    /// Place in the per-CPU array.
+/// Places in a [`Row`]: a power of two, so that a mask bounds the place.
+pub const ROW: usize = 32;
+
+const _: () = assert!(Counter::ALL.len() - Counter::FIRST_OF_FRAMES as usize <= ROW);
+
+impl Counter {
+    /// The first of those that count frames; all behind it do, too.
+    const FIRST_OF_FRAMES: u32 = Self::XdpTruncated as u32;
+
+    /// Entries of `COUNTERS`: those that do not count frames.
+    pub const COUNT: u32 = Self::FIRST_OF_FRAMES;
+
+    /// The number: place in [`Self::ALL`], and in `COUNTERS` for those below [`Self::COUNT`].
     #[inline(always)]
     #[must_use]
     pub const fn index(self) -> u32 {
         self as u32
+    }
+
+    /// Place in a [`Row`], below [`ROW`]; `None` for what does not count frames.
+    #[inline(always)]
+    #[must_use]
+    pub const fn place_in_row(self) -> Option<usize> {
+        match (self as u32).checked_sub(Self::FIRST_OF_FRAMES) {
+            Some(place) => Some(place as usize),
+            None => None,
+        }
     }
 }
 
@@ -130,6 +156,17 @@ mod tests {
         for (place, counter) in Counter::ALL.iter().enumerate() {
             assert_eq!(counter.index() as usize, place);
         }
+    }
+
+    #[test]
+    fn frames_have_a_row_and_the_others_an_entry() {
+        for counter in Counter::ALL {
+            let of_frames = counter.describe().metric == XDP.0;
+            assert_eq!(counter.place_in_row().is_some(), of_frames, "{counter:?}");
+            assert_eq!(counter.index() < Counter::COUNT, !of_frames, "{counter:?}");
+        }
+        let places: BTreeSet<_> = Counter::ALL.iter().filter_map(|it| it.place_in_row()).collect();
+        assert!(places.iter().copied().eq(0..places.len()) && places.len() <= ROW);
     }
 
     #[test]

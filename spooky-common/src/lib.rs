@@ -55,4 +55,4 @@ pub mod verdict;
 
 /// Version of everything the kernel object and user space share. The object carries the one it was built with;
 /// user space refuses to load an object with another.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;

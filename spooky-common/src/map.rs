@@ -1,5 +1,5 @@
 //! Names, capacities, keys and values of the eBPF maps. All of them are written by the control plane and read by the
-//! kernel programs, but `COUNTERS` and `SAMPLES`, which go the other way. Imports [`crate::cid`] and [`crate::frame`].
+//! kernel programs, but `COUNTERS`, `STEERING` and `SAMPLES`, which go the other way. Imports [`crate::cid`] and [`crate::frame`].
 //!
 //! Every value is either at most four octets, so that a rewrite is seen whole, or says below what a reader may see
 //! while it is rewritten.
@@ -22,6 +22,10 @@ pub const ADDRESSES: &str = "ADDRESSES";
 pub const SOCKETS: &str = "SOCKETS";
 /// Array of [`Slot`].
 pub const SLOTS: &str = "SLOTS";
+/// Array of [`Queue`], indexed by receive queue.
+pub const QUEUES: &str = "QUEUES";
+/// Array of `u32`, indexed by [`owner_index`]: not 0 while that worker and generation are live.
+pub const OWNERS: &str = "OWNERS";
 /// Array of [`Key`], indexed by config id.
 pub const KEYS: &str = "KEYS";
 /// LPM trie of denied IPv4 prefixes.
@@ -42,8 +46,10 @@ pub const ALLOW_V4_WORDS: &str = ".bss.allow_v4";
 pub const ALLOW_V6_WORDS: &str = ".bss.allow_v6";
 /// Array of one [`Settings`].
 pub const SETTINGS: &str = "SETTINGS";
-/// Per-CPU array of `u64`, indexed by [`crate::counter::Counter`].
+/// Per-CPU array of `u64`, indexed by [`crate::counter::Counter`]: those that do not count frames.
 pub const COUNTERS: &str = "COUNTERS";
+/// Per-CPU array of [`crate::counter::Row`], indexed by [`steering_row`].
+pub const STEERING: &str = "STEERING";
 /// Ring buffer of [`crate::sample::Sample`].
 pub const SAMPLES: &str = "SAMPLES";
 /// AF_XDP sockets by receive queue.
@@ -67,8 +73,12 @@ pub const DENY_CAPACITY: u32 = 131_072;
 pub const ALLOW_CAPACITY: u32 = 16_384;
 /// Octets of the ring buffer: 4096 samples of 64 octets with their headers fit in less.
 pub const SAMPLES_CAPACITY: u32 = 1 << 18;
-/// Receive queues that can have an AF_XDP socket.
+/// Receive queues that can have an AF_XDP socket: entries of `XSKS` and `QUEUES`.
 pub const XSKS_CAPACITY: u32 = 64;
+/// Rows of `STEERING`: one a receive queue that can have an AF_XDP socket, and one for all queues behind those.
+pub const STEERING_CAPACITY: u32 = XSKS_CAPACITY + 1;
+/// Entries of `OWNERS`: generations x workers.
+pub const OWNERS_CAPACITY: u32 = 1 << 12;
 
 /// What is known of a UDP port. Listener numbers are index + 1; 0 is none. Four octets: rewritten at once.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -101,6 +111,12 @@ pub struct AddressKey {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct Slot(pub u32);
+
+/// Who owns the AF_XDP socket of a receive queue: `worker`, `generation << 8`, bit 16 when it is live, and from bit 20
+/// on how many slots of new flows stay on the queue, 0..=256. Zero is a queue of nobody. Four octets: rewritten at once.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Queue(pub u32);
 
 /// The key of one config id. A reader during a rewrite may see half of each key: that packet does not decode, is
 /// placed by its flow, and user space hands it to its owner.
@@ -166,6 +182,20 @@ pub const fn socket_index(listener: u8, owner: Owner) -> u32 {
     (listener as u32 & 0x0f) << 12 | (owner.generation as u32 & 0x0f) << 8 | owner.worker as u32
 }
 
+/// Place in `OWNERS`: 4 bits of generation, 8 of worker.
+#[inline(always)]
+#[must_use]
+pub const fn owner_index(owner: Owner) -> u32 {
+    socket_index(0, owner)
+}
+
+/// Place in `STEERING` of the frames of a receive queue.
+#[inline(always)]
+#[must_use]
+pub const fn steering_row(queue: u32) -> u32 {
+    if queue < XSKS_CAPACITY { queue } else { XSKS_CAPACITY }
+}
+
 impl AddressKey {
     /// The key of an address as it stands in a packet or a socket.
     #[inline(always)]
@@ -203,6 +233,37 @@ impl Slot {
     }
 }
 
+impl Queue {
+    const LIVE: u32 = 1 << 16;
+    const SHARE_SHIFT: u32 = 20;
+
+    /// A queue whose AF_XDP socket belongs to `owner`. Of the 256 slots of new flows the first `share` stay on it; more
+    /// than 256 are as good as 256.
+    #[inline]
+    #[must_use]
+    pub const fn live(owner: Owner, share: u16) -> Self {
+        let share = if share as u32 > SLOTS_CAPACITY { SLOTS_CAPACITY } else { share as u32 };
+        Self(Self::LIVE | share << Self::SHARE_SHIFT | owner_index(owner))
+    }
+
+    /// A queue without an AF_XDP socket.
+    pub const NOBODYS: Self = Self(0);
+
+    /// Whether its AF_XDP socket is `owner`'s.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_of(self, owner: Owner) -> bool {
+        self.0 & (Self::LIVE | (Self::LIVE - 1)) == Self::LIVE | owner_index(owner)
+    }
+
+    /// Whether a new flow of this slot stays on the queue.
+    #[inline(always)]
+    #[must_use]
+    pub const fn keeps(self, slot: u8) -> bool {
+        (slot as u32) < self.0 >> Self::SHARE_SHIFT
+    }
+}
+
 impl Key {
     /// The entry of a config id.
     #[must_use]
@@ -229,6 +290,34 @@ mod tests {
             prop_assert!(index < SOCKETS_CAPACITY);
             prop_assert_eq!((index >> 12, index >> 8 & 15, index & 255), (listener.into(), generation.into(), worker.into()));
         }
+    }
+
+    proptest! {
+        #[test]
+        fn a_queue_is_of_its_owner_alone(worker: u8, generation in 0_u8..16, share in 0_u16..400, slot: u8) {
+            let owner = Owner { worker, generation };
+            let queue = Queue::live(owner, share);
+            prop_assert!(queue.is_of(owner));
+            for step in 1..=u8::MAX {
+                let other = Owner { worker: worker.wrapping_add(step), generation };
+                prop_assert!(!queue.is_of(other), "{:?}", other);
+            }
+            for step in 1..16 {
+                let other = Owner { worker, generation: (generation + step) % 16 };
+                prop_assert!(!queue.is_of(other), "{:?}", other);
+            }
+            prop_assert_eq!(queue.keeps(slot), u16::from(slot) < share);
+            prop_assert!(owner_index(owner) < OWNERS_CAPACITY);
+        }
+    }
+
+    #[test]
+    fn a_queue_of_nobody_keeps_nothing() {
+        assert_eq!(Queue::default(), Queue::NOBODYS);
+        assert!(!Queue::NOBODYS.is_of(Owner { worker: 0, generation: 0 }));
+        assert!(!Queue::NOBODYS.keeps(0));
+        assert!(Queue::live(Owner { worker: 0, generation: 0 }, 256).keeps(255));
+        assert_eq!([0, 63, 64, u32::MAX].map(steering_row), [0, 63, 64, 64]);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use crate::{
     cid::LocalKey,
-    map::{AddressKey, Key, Port, Settings, Slot},
+    map::{AddressKey, Key, Port, Queue, Settings, Slot},
     sample::Sample,
 };
 
@@ -22,6 +22,7 @@ pod! {
     Port = 1 1 1 1;
     AddressKey = 16 2 2;
     Slot = 4;
+    Queue = 4;
     Key = 16 4 4;
     Settings = 16 4 4 4 4;
     Sample = 16 2 2 2 1 1 16 8;

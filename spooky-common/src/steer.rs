@@ -25,6 +25,17 @@ pub enum Steer {
     Unknown(Unknown),
 }
 
+/// Whose a packet is, before it is given a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// As [`Steer::Owner`].
+    Owner(Owner),
+    /// A new flow's; [`slot`] is its place.
+    NewFlow,
+    /// As [`Steer::Unknown`].
+    Unknown(Unknown),
+}
+
 /// What an unknown packet looks like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unknown {
@@ -36,24 +47,35 @@ pub enum Unknown {
 
 /// Decides for one packet. `placement` is the secret of the slot table's hash, so that a client cannot choose the
 /// worker its connections land on.
+#[inline(always)]
+#[must_use]
+pub fn steer<K: Keys>(header: &Header, keys: &K, placement: &LocalKey) -> Steer {
+    match whose(header, keys) {
+        Whose::Owner(owner) => Steer::Owner(owner),
+        Whose::NewFlow => Steer::Place(slot(header, placement)),
+        Whose::Unknown(unknown) => Steer::Unknown(unknown),
+    }
+}
+
+/// The first half of the decision, without a hash for what a client opens with.
 ///
 /// An ID of 20 octets is tried first whatever the packet type: from its second flight on, a client's Initial,
 /// 0-RTT and Handshake packets carry the ID that we chose (RFC 9000 s7.2).
 #[inline(always)]
 #[must_use]
-pub fn steer<K: Keys>(header: &Header, keys: &K, placement: &LocalKey) -> Steer {
+pub fn whose<K: Keys>(header: &Header, keys: &K) -> Whose {
     if usize::from(header.dcid_len) == cid::CID_LEN
         && let Some(owner) = owner(&header.dcid, keys)
     {
-        return Steer::Owner(owner);
+        return Whose::Owner(owner);
     }
     match header.form {
-        Form::Short => Steer::Unknown(Unknown::Short),
+        Form::Short => Whose::Unknown(Unknown::Short),
         Form::Long { kind: Kind::Handshake | Kind::Retry | Kind::VersionNegotiation, .. } => {
-            Steer::Unknown(Unknown::Long)
+            Whose::Unknown(Unknown::Long)
         }
         Form::Long { kind: Kind::Initial | Kind::ZeroRtt | Kind::OtherVersion, .. } => {
-            Steer::Place(slot(header, placement))
+            Whose::NewFlow
         }
     }
 }

@@ -5,12 +5,13 @@
 
 use crate::{
     access::{self, Lists},
+    cid::Owner,
     counter::Counter,
     cursor::Cursor,
     frame::{self, Opaque, Tuple},
     invariant,
-    map::{AddressKey, Port, Settings},
-    steer::{self, Keys, Steer, Unknown},
+    map::{AddressKey, Port, Queue, Settings},
+    steer::{self, Keys, Unknown, Whose},
 };
 
 /// The verdict on one frame.
@@ -20,8 +21,17 @@ pub enum Verdict {
     Pass(Counter),
     /// Refused by rule. The cursor stands at the UDP payload.
     Drop(DropReason, Tuple),
-    /// To the AF_XDP socket of this receive queue; to the stack when there is none.
-    Redirect(u32),
+    /// To the AF_XDP socket of the receive queue it came in by; to the stack when there is none.
+    Redirect(u32, Redirected),
+}
+
+/// Why a frame goes to the AF_XDP socket of its queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Redirected {
+    /// Its connection ID names the socket's owner.
+    Owner,
+    /// It opens a flow that stays on the queue.
+    NewFlow,
 }
 
 /// Which rule refused a frame.
@@ -35,9 +45,19 @@ pub enum DropReason {
 }
 
 /// Everything the decision looks up.
-pub trait Tables: Keys + Lists + Listeners {
+pub trait Tables: Keys + Lists + Listeners + Queues {
     /// The settings in force.
     fn settings(&self) -> &Settings;
+}
+
+/// What is known of workers and receive queues.
+pub trait Queues {
+    /// The receive queue the frame came in by.
+    fn queue(&self) -> u32;
+    /// Who owns the AF_XDP socket of that queue.
+    fn owner_of_queue(&self) -> Queue;
+    /// Whether this worker and generation are live.
+    fn is_live(&self, owner: Owner) -> bool;
 }
 
 /// How a destination is found to be one of our listeners.
@@ -65,13 +85,28 @@ pub fn ingress<C: Cursor, T: Tables>(cursor: &mut C, tables: &T) -> Verdict {
     let Ok(header) = invariant::read(cursor, usize::from(tuple.payload_len)) else {
         return Verdict::Pass(Counter::XdpNotQuic);
     };
-    // The redirect to an AF_XDP socket belongs here: `Owner` on its own receive queue.
-    Verdict::Pass(match steer::steer(&header, tables, &settings.placement) {
-        Steer::Owner(_) => Counter::XdpOwner,
-        Steer::Place(_) => Counter::XdpNewFlow,
-        Steer::Unknown(Unknown::Long) => Counter::XdpUnknownLong,
-        Steer::Unknown(Unknown::Short) => Counter::XdpUnknownShort,
-    })
+    match steer::whose(&header, tables) {
+        // A socket takes the frames of its own queue only: what came in by another goes through the stack, where the
+        // reuseport program finds the owner's other socket.
+        Whose::Owner(owner) if tables.owner_of_queue().is_of(owner) => {
+            Verdict::Redirect(tables.queue(), Redirected::Owner)
+        }
+        Whose::Owner(owner) if tables.is_live(owner) => Verdict::Pass(Counter::XdpOwner),
+        Whose::Owner(_) => Verdict::Pass(Counter::XdpOwnerGone),
+        Whose::NewFlow if stays(&header, tables) => {
+            Verdict::Redirect(tables.queue(), Redirected::NewFlow)
+        }
+        Whose::NewFlow => Verdict::Pass(Counter::XdpNewFlow),
+        Whose::Unknown(Unknown::Long) => Verdict::Pass(Counter::XdpUnknownLong),
+        Whose::Unknown(Unknown::Short) => Verdict::Pass(Counter::XdpUnknownShort),
+    }
+}
+
+/// Whether a new flow stays on the queue it came in by.
+#[inline(always)]
+fn stays<T: Tables>(header: &invariant::Header, tables: &T) -> bool {
+    let queue = tables.owner_of_queue();
+    queue != Queue::NOBODYS && queue.keeps(steer::slot(header, &tables.settings().placement))
 }
 
 /// The index of the listener that a datagram to this address and port reaches, 0..=15: bound to the address, or to
@@ -138,7 +173,20 @@ impl Verdict {
         match self {
             Self::Pass(counter) => *counter,
             Self::Drop(reason, _) => reason.counter(),
-            Self::Redirect(_) => Counter::XdpRedirected,
+            Self::Redirect(_, Redirected::Owner) => Counter::XdpRedirected,
+            Self::Redirect(_, Redirected::NewFlow) => Counter::XdpRedirectedNew,
+        }
+    }
+}
+
+impl Redirected {
+    /// The counter of a frame that went to the stack after all, for want of a socket.
+    #[inline(always)]
+    #[must_use]
+    pub const fn passed(self) -> Counter {
+        match self {
+            Self::Owner => Counter::XdpOwner,
+            Self::NewFlow => Counter::XdpNewFlow,
         }
     }
 }

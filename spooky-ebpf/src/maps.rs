@@ -7,13 +7,13 @@ use aya_ebpf::{
 };
 use spooky_common::{
     access::Lists,
-    cid::LocalKey,
-    counter::Counter,
+    cid::{LocalKey, Owner},
+    counter::{Counter, Row},
     frame::Address,
-    map::{self, AddressKey, Key, List, Port, Settings, Slot},
+    map::{self, AddressKey, Key, List, Port, Queue, Settings, Slot},
     prefix::{ALLOW_WORDS, DENY_WORDS},
     steer::Keys,
-    verdict::{Listeners, Tables},
+    verdict::{Listeners, Queues, Tables},
 };
 
 use crate::lists::{self, Compiled};
@@ -35,6 +35,14 @@ pub static SOCKETS: ReusePortSockArray =
 /// Control plane writes, sk_reuseport reads: octet of hash -> worker of a new flow.
 #[map]
 pub static SLOTS: Array<Slot> = Array::with_max_entries(map::SLOTS_CAPACITY, 0);
+
+/// Control plane writes, XDP reads: receive queue -> owner of its AF_XDP socket.
+#[map]
+pub static QUEUES: Array<Queue> = Array::with_max_entries(map::XSKS_CAPACITY, 0);
+
+/// Control plane writes, XDP reads: generation, worker -> whether it is live.
+#[map]
+pub static OWNERS: Array<u32> = Array::with_max_entries(map::OWNERS_CAPACITY, 0);
 
 /// Control plane writes, both programs read: config id -> key.
 #[map]
@@ -80,6 +88,10 @@ pub static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
 #[map]
 pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::COUNT, 0);
 
+/// XDP writes, telemetry reads and sums over the CPUs: receive queue -> what became of its frames.
+#[map]
+pub static STEERING: PerCpuArray<Row> = PerCpuArray::with_max_entries(map::STEERING_CAPACITY, 0);
+
 /// XDP writes, control plane reads: sampled drops.
 #[map]
 pub static SAMPLES: RingBuf = RingBuf::with_byte_size(map::SAMPLES_CAPACITY, 0);
@@ -91,15 +103,17 @@ pub static XSKS: XskMap = XskMap::with_max_entries(map::XSKS_CAPACITY, 0);
 /// The maps as the tables of a decision.
 pub struct Maps {
     settings: &'static Settings,
+    queue: u32,
 }
 
 // === impl Maps ===
 
 impl Maps {
-    /// `None` never happens to an array of one entry, but the verifier wants it said.
+    /// `queue` is the receive queue; sk_reuseport does not know it and decides nothing by it. `None` never happens to
+    /// an array of one entry, but the verifier wants it said.
     #[inline(always)]
-    pub fn open() -> Option<Self> {
-        Some(Self { settings: SETTINGS.get(0)? })
+    pub fn open(queue: u32) -> Option<Self> {
+        Some(Self { settings: SETTINGS.get(0)?, queue })
     }
 }
 
@@ -152,6 +166,23 @@ impl Listeners for Maps {
         // SAFETY: the value is four octets, copied at once and never written through. Should the control plane replace
         // the entry in this moment, the copy is the old or the new listener's number; both are numbers of listeners.
         unsafe { ADDRESSES.get(key) }.map(|number| *number as u8)
+    }
+}
+
+impl Queues for Maps {
+    #[inline(always)]
+    fn queue(&self) -> u32 {
+        self.queue
+    }
+
+    #[inline(always)]
+    fn owner_of_queue(&self) -> Queue {
+        QUEUES.get(self.queue).copied().unwrap_or_default()
+    }
+
+    #[inline(always)]
+    fn is_live(&self, owner: Owner) -> bool {
+        OWNERS.get(map::owner_index(owner)).is_some_and(|live| *live != 0)
     }
 }
 

@@ -37,7 +37,7 @@ pub fn select(context: &SkReuseportContext) -> u32 {
 /// The socket chosen is selected on the way; returned is how it went. `None`: not a listener of ours.
 #[inline(always)]
 fn choose(context: &SkReuseportContext) -> Option<Counter> {
-    let maps = Maps::open()?;
+    let maps = Maps::open(0)?;
     let mut datagram = Datagram::new(context);
     let udp: [u8; 8] = datagram.take()?;
     let destination = if context.eth_protocol() == PROTOCOL_IPV4 {

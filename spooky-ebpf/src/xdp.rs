@@ -16,17 +16,22 @@ use crate::{
 /// Decides, counts once, and acts.
 #[inline(always)]
 pub fn ingress(context: &XdpContext) -> u32 {
-    let Some(maps) = Maps::open() else { return XDP_PASS };
+    let queue = context.rx_queue_index();
+    let Some(maps) = Maps::open(queue) else { return XDP_PASS };
     let mut frame = Frame::new(context);
     let verdict = verdict::ingress(&mut frame, &maps);
-    let nth = count::add(verdict.counter());
-    match verdict {
-        Verdict::Pass(_) => XDP_PASS,
-        Verdict::Drop(reason, tuple) => {
-            sample::record(&mut frame, &tuple, reason, nth, maps.settings().sample_every);
-            XDP_DROP
-        }
-        // A queue without an AF_XDP socket still has the stack behind it.
-        Verdict::Redirect(queue) => XSKS.redirect(queue, 0).unwrap_or(XDP_PASS),
+    let (action, counter) = match verdict {
+        Verdict::Pass(counter) => (XDP_PASS, counter),
+        Verdict::Drop(reason, _) => (XDP_DROP, reason.counter()),
+        Verdict::Redirect(queue, why) => match XSKS.redirect(queue, 0) {
+            Ok(action) => (action, verdict.counter()),
+            // A queue without an AF_XDP socket still has the stack behind it.
+            Err(_) => (XDP_PASS, why.passed()),
+        },
+    };
+    let nth = count::frame(queue, counter);
+    if let Verdict::Drop(reason, tuple) = verdict {
+        sample::record(&mut frame, &tuple, reason, nth, maps.settings().sample_every);
     }
+    action
 }

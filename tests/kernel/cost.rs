@@ -30,12 +30,14 @@ fn a_frame_costs_little() {
         ..Setup::default()
     };
     setup.keys[0] = Some(key);
+    let owner = Owner { worker: 3, generation: 1 };
+    setup.live.push(owner);
     setup.deny.extend([
         ("198.51.100.0".parse().expect("address"), 24),
         ("2001:db8:bad::".parse().expect("address"), 48),
     ]);
     rig.apply(&setup);
-    let ours = short(&our_cid(&key, 0, Owner { worker: 3, generation: 1 }, 9));
+    let ours = short(&our_cid(&key, 0, owner, 9));
     let initial = long(0xc0, 1, &[7; 8]);
     let rows = [
         ("pass, other port", frame("192.0.2.1:50000", "192.0.2.9:53", &ours), XDP_PASS, 150),

@@ -4,12 +4,14 @@
 use spooky_common::{
     cid::{LocalKey, Owner},
     counter::Counter::{self, *},
+    invariant,
     map::Settings,
+    steer,
 };
 
 use crate::{
     frames::{Frame, QINQ, VLAN, frame, long, our_cid, short},
-    rig::{Setup, XDP_DROP as DROP, XDP_PASS as PASS},
+    rig::{Setup, XDP_DROP as DROP, XDP_PASS as PASS, XDP_REDIRECT as REDIRECT},
 };
 
 pub(crate) const KEY: LocalKey = LocalKey { k0: 0x1122_3344_5566_7788, k1: 0x99aa_bbcc_ddee_ff00 };
@@ -55,6 +57,7 @@ pub(crate) fn setup() -> Setup {
     };
     setup.keys[0] = Some(KEY);
     setup.keys[1] = Some(OLD_KEY);
+    setup.live.push(OWNER);
     setup
 }
 
@@ -291,12 +294,15 @@ fn long_headers() -> Rows {
 }
 
 fn short_headers() -> Rows {
+    let of = |owner: Owner| v4(&short(&our_cid(&KEY, 0, owner, 3))).octets();
     let key_of = |key: &LocalKey, config: u8| v4(&short(&our_cid(key, config, OWNER, 3))).octets();
     vec![
         ("short, config 1", key_of(&OLD_KEY, 1), PASS, XdpOwner),
         ("short, config 1 under the key of 0", key_of(&KEY, 1), PASS, XdpUnknownShort),
         ("short, config 2 without a key", key_of(&KEY, 2), PASS, XdpUnknownShort),
         ("short, unroutable config 7", key_of(&KEY, 7), PASS, XdpUnknownShort),
+        ("short, another worker", of(Owner { worker: 4, ..OWNER }), PASS, XdpOwnerGone),
+        ("short, another generation", of(Owner { generation: 8, ..OWNER }), PASS, XdpOwnerGone),
         ("short, random", v4(&short(&[0xa7; 20])).octets(), PASS, XdpUnknownShort),
         ("short, first octet tampered", v4(&tampered(0, 1)).octets(), PASS, XdpUnknownShort),
         ("short, block tampered", v4(&tampered(5, 0x20)).octets(), PASS, XdpUnknownShort),
@@ -321,6 +327,48 @@ fn short_headers() -> Rows {
             XdpNotQuic,
         ),
     ]
+}
+
+/// What changes where the queue has the AF_XDP socket of [`OWNER`], and keeps new flows below slot `share`.
+pub(crate) fn on_its_queue(share: u16) -> Vec<Fixture> {
+    let stays =
+        |slot: u16| if slot < share { (REDIRECT, XdpRedirectedNew) } else { (PASS, XdpNewFlow) };
+    let initial = |id: u8| {
+        let packet = long(0xc0, 1, &[id; 8]);
+        let header = invariant::parse(&packet).expect("whole");
+        (v4(&packet).octets(), stays(steer::slot(&header, &setup().settings.placement).into()))
+    };
+    let of = |owner: Owner| v4(&short(&our_cid(&KEY, 0, owner, 3))).octets();
+    let our = our_cid(&KEY, 0, OWNER, 5);
+    let owner = |octets| (octets, (REDIRECT, XdpRedirected));
+    let passed = |octets, counter| (octets, (PASS, counter));
+    let mut fixtures: Vec<_> = [
+        ("short, the queue's owner", owner(v4(&ours()).octets())),
+        ("short, IPv6", owner(v6(&ours()).octets())),
+        ("short, tagged", owner(v4(&ours()).with(|f| f.tags = vec![QINQ, VLAN]).octets())),
+        ("short, options", owner(v4(&ours()).with(|f| f.options = vec![1; 8]).octets())),
+        ("short, single address", owner(frame("192.0.2.1:5", "192.0.2.9:8443", &ours()).octets())),
+        ("Handshake", owner(v4(&long(0xe0, 1, &our)).octets())),
+        ("Initial, our ID", owner(v4(&long(0xc0, 1, &our)).octets())),
+        ("another worker", passed(of(Owner { worker: 4, ..OWNER }), XdpOwner)),
+        ("a worker that is gone", passed(of(Owner { worker: 5, ..OWNER }), XdpOwnerGone)),
+        ("another generation", passed(of(Owner { generation: 8, ..OWNER }), XdpOwnerGone)),
+        ("short, unknown", passed(v4(&short(&[0xa7; 20])).octets(), XdpUnknownShort)),
+        ("Handshake, unknown", passed(v4(&long(0xe0, 1, &[7; 8])).octets(), XdpUnknownLong)),
+        ("no QUIC header", passed(v4(&[0x40]).octets(), XdpNotQuic)),
+        ("fragment", passed(v4(&ours()).with(|f| f.fragment = 0x2000).octets(), XdpFragment)),
+        (
+            "other port",
+            passed(frame("192.0.2.1:5", "192.0.2.9:53", &ours()).octets(), XdpOtherPort),
+        ),
+        ("denied", (from("203.0.113.7:9").octets(), (DROP, XdpDenied))),
+        ("0-RTT", (v4(&long(0xd0, 1, &[1; 8])).octets(), initial(1).1)),
+        ("version 2", (v4(&long(0xd0, 0x6b33_43cf, &[1; 8])).octets(), initial(1).1)),
+    ]
+    .into();
+    fixtures.extend((0..32).map(|id| ("Initial", initial(id))));
+    let fixture = |(name, (octets, (verdict, counter)))| Fixture { name, octets, verdict, counter };
+    fixtures.into_iter().map(fixture).collect()
 }
 
 fn access() -> Rows {

@@ -68,6 +68,7 @@ pub(crate) fn desired(generation: u8, weights: &[u16], listeners: &[SocketAddr])
             .collect(),
         keys,
         access: AccessLists::default(),
+        queues: Vec::new(),
     }
 }
 

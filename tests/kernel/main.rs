@@ -12,6 +12,7 @@ mod lists;
 mod netns;
 mod object;
 mod prefixes;
+mod queues;
 mod reuseport;
 mod rig;
 mod xdp_verdicts;

@@ -3,24 +3,25 @@
 use std::{
     io::ErrorKind,
     net::{IpAddr, SocketAddr},
+    os::fd::{AsRawFd as _, BorrowedFd},
     time::Duration,
 };
 
 use aya::{
     Ebpf, EbpfError,
-    maps::{Array, HashMap, LpmTrie, MapError, PerCpuArray, RingBuf, lpm_trie},
+    maps::{Array, HashMap, LpmTrie, MapError, PerCpuArray, RingBuf, XskMap, lpm_trie},
     programs::{ProgramError, SkReuseport, TestRun as _, TestRunOptions, Xdp},
 };
 use spooky_common::{
     access::Lists,
     cid::{LocalKey, Owner},
-    counter::Counter,
+    counter::{Counter, Row},
     frame::Address,
-    map::{self, AddressKey, Key, Lookup, Port, Settings, Slot},
+    map::{self, AddressKey, Key, Lookup, Port, Queue, Settings, Slot},
     prefix::{ALLOW_WORDS, Compiled, DENY_WORDS},
     sample::Sample,
     steer::Keys,
-    verdict::{Listeners, Tables},
+    verdict::{Listeners, Queues, Tables},
 };
 
 /// The committed object.
@@ -32,6 +33,10 @@ pub(crate) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(
 /// Kernel's verdict numbers (`enum xdp_action`).
 pub(crate) const XDP_DROP: u32 = 1;
 pub(crate) const XDP_PASS: u32 = 2;
+pub(crate) const XDP_REDIRECT: u32 = 4;
+
+/// The receive queue that the kernel gives a test run.
+pub(crate) const QUEUE: u32 = 0;
 
 /// Everything the decision looks up, in plain values.
 #[derive(Debug, Clone, Default)]
@@ -41,6 +46,12 @@ pub(crate) struct Setup {
     pub(crate) settings: Settings,
     pub(crate) allow: Vec<(IpAddr, u8)>,
     pub(crate) deny: Vec<(IpAddr, u8)>,
+    /// Workers and generations that are live.
+    pub(crate) live: Vec<Owner>,
+    /// Who owns the AF_XDP socket of [`QUEUE`].
+    pub(crate) queue: Queue,
+    /// Whether that socket is there.
+    pub(crate) socket: bool,
     /// Look lists up in their tries and not in their words.
     pub(crate) in_tries: bool,
 }
@@ -121,6 +132,8 @@ impl Rig {
         for (config_id, key) in setup.keys.iter().enumerate() {
             self.array(map::KEYS).set(config_id as u32, Key::new(*key), 0).expect("set");
         }
+        self.queue(setup);
+        self.owners(setup);
         self.settings(setup);
         self.words(setup);
         for (address, bits) in &setup.allow {
@@ -129,6 +142,25 @@ impl Rig {
         for (address, bits) in &setup.deny {
             self.list(map::DENY_V4, map::DENY_V6, *address, *bits);
         }
+    }
+
+    /// Writes who owns the queue.
+    pub(crate) fn queue(&mut self, setup: &Setup) {
+        self.array(map::QUEUES).set(QUEUE, setup.queue, 0).expect("set");
+    }
+
+    /// Writes which owners are live.
+    fn owners(&mut self, setup: &Setup) {
+        for owner in &setup.live {
+            self.array::<u32>(map::OWNERS).set(map::owner_index(*owner), 1, 0).expect("set");
+        }
+    }
+
+    /// Puts an AF_XDP socket behind the queue. It need not be bound to be redirected to.
+    pub(crate) fn socket(&mut self, socket: BorrowedFd<'_>) {
+        let sockets = self.ebpf.map_mut(map::XSKS).expect("in the object");
+        let mut sockets: XskMap<_> = sockets.try_into().expect("a map of AF_XDP sockets");
+        sockets.set(QUEUE, socket.as_raw_fd(), 0).expect("set");
     }
 
     /// Writes the settings alone: a list that has entries is looked up as the setup says.
@@ -202,21 +234,33 @@ impl Rig {
         (result.return_value, result.duration)
     }
 
-    /// One counter, summed over the CPUs.
+    /// One counter, summed over the CPUs, of the frames that [`Self::run`] runs.
     pub(crate) fn counter(&self, counter: Counter) -> u64 {
-        let counters = self.ebpf.map(map::COUNTERS).expect("in the object");
-        let counters: PerCpuArray<_, u64> = counters.try_into().expect("per-CPU array");
-        counters.get(&counter.index(), 0).expect("in range").iter().sum()
+        match counter.place_in_row() {
+            Some(place) => self.row(QUEUE).iter().map(|row| row[place]).sum(),
+            None => {
+                let counters = self.ebpf.map(map::COUNTERS).expect("in the object");
+                let counters: PerCpuArray<_, u64> = counters.try_into().expect("per-CPU array");
+                counters.get(&counter.index(), 0).expect("in range").iter().sum()
+            }
+        }
+    }
+
+    /// What each CPU counted of a queue's frames.
+    pub(crate) fn row(&self, queue: u32) -> aya::maps::PerCpuValues<Row> {
+        let rows = self.ebpf.map(map::STEERING).expect("in the object");
+        let rows: PerCpuArray<_, Row> = rows.try_into().expect("per-CPU array");
+        rows.get(&map::steering_row(queue), 0).expect("in range")
     }
 
     /// All counters, summed over the CPUs.
     pub(crate) fn counters(&self) -> Vec<u64> {
-        let counters = self.ebpf.map(map::COUNTERS).expect("in the object");
-        let counters: PerCpuArray<_, u64> = counters.try_into().expect("per-CPU array");
-        Counter::ALL
-            .iter()
-            .map(|counter| counters.get(&counter.index(), 0).expect("in range").iter().sum())
-            .collect()
+        let row = self.row(QUEUE);
+        let count = |counter: &Counter| match counter.place_in_row() {
+            Some(place) => row.iter().map(|row| row[place]).sum(),
+            None => self.counter(*counter),
+        };
+        Counter::ALL.iter().map(count).collect()
     }
 
     pub(crate) fn samples(&mut self) -> Vec<Sample> {
@@ -291,6 +335,20 @@ impl Listeners for Setup {
     fn address(&self, key: &AddressKey) -> Option<u8> {
         let at = self.listeners.iter().position(|listener| address_key(listener) == *key)?;
         Some(at as u8 + 1)
+    }
+}
+
+impl Queues for Setup {
+    fn queue(&self) -> u32 {
+        QUEUE
+    }
+
+    fn owner_of_queue(&self) -> Queue {
+        self.queue
+    }
+
+    fn is_live(&self, owner: Owner) -> bool {
+        self.live.contains(&owner)
     }
 }
 

@@ -5,7 +5,7 @@ use spooky_common::{counter::Counter, verdict};
 use crate::{
     fixtures::{self, Fixture},
     frames::frame,
-    rig::{self, Rig, Setup, XDP_DROP, XDP_PASS, moved},
+    rig::{self, Rig, Setup, XDP_DROP, XDP_PASS, XDP_REDIRECT, moved},
 };
 
 /// The kernel's `bpf_prog_test_run_xdp` takes no frame shorter than an Ethernet header.
@@ -28,7 +28,7 @@ fn every_fixture_has_its_verdict_and_its_counter() {
     println!("{} fixtures", fixtures.len() + fixtures::under_default_deny().len());
 }
 
-fn check(rig: &mut Rig, setup: &Setup, fixtures: &[Fixture]) {
+pub(crate) fn check(rig: &mut Rig, setup: &Setup, fixtures: &[Fixture]) {
     for fixture in fixtures {
         let before = rig.counters();
         let verdict = rig.run(&fixture.octets);
@@ -139,10 +139,10 @@ fn a_full_ring_loses_samples_not_verdicts() {
 pub(crate) fn on_host(setup: &Setup, octets: &[u8]) -> (u32, Counter) {
     let mut cursor = octets;
     let verdict = verdict::ingress(&mut cursor, setup);
-    let action = match verdict {
-        verdict::Verdict::Pass(_) => XDP_PASS,
-        verdict::Verdict::Drop(..) => XDP_DROP,
-        verdict::Verdict::Redirect(_) => panic!("nothing redirects yet"),
-    };
-    (action, verdict.counter())
+    match verdict {
+        verdict::Verdict::Pass(counter) => (XDP_PASS, counter),
+        verdict::Verdict::Drop(reason, _) => (XDP_DROP, reason.counter()),
+        verdict::Verdict::Redirect(..) if setup.socket => (XDP_REDIRECT, verdict.counter()),
+        verdict::Verdict::Redirect(_, why) => (XDP_PASS, why.passed()),
+    }
 }

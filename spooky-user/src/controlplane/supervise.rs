@@ -61,6 +61,7 @@ impl Supervisor {
             listeners: Vec::new(),
             keys: [None; 7],
             access: AccessLists::default(),
+            queues: Vec::new(),
         };
         Self {
             kernel,

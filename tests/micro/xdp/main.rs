@@ -34,6 +34,8 @@ Needs CAP_BPF and CAP_NET_ADMIN.";
 
 /// Every listener is on this port.
 const PORT: u16 = 443;
+/// Whose connection ID is steered.
+const OWNER: Owner = Owner { worker: 3, generation: 1 };
 
 #[derive(Debug, Clone, Copy)]
 struct Options {
@@ -114,7 +116,7 @@ fn measure(options: Options) -> Option<Value> {
     let mut baseline = empty::load();
     let mut rows = rows(&sizes);
     let mut floor = Vec::new();
-    let our_id = short(&our_cid(&key, 0, Owner { worker: 3, generation: 1 }, 9));
+    let our_id = short(&our_cid(&key, 0, OWNER, 9));
     let initial = long(0xc0, 1, &[7; 8]);
     for repetition in 0..options.repetitions {
         let any = octets(&sources[0], Kind::Pass, Family::V4, repetition, &our_id);
@@ -132,6 +134,7 @@ fn setup(key: &LocalKey, deny: Vec<(IpAddr, u8)>) -> Setup {
     let listeners = ["0.0.0.0", "::"].map(|any| (any.parse::<IpAddr>().expect("address"), PORT));
     let mut setup = Setup { listeners: listeners.map(Into::into).into(), deny, ..Setup::default() };
     setup.keys[0] = Some(*key);
+    setup.live.push(OWNER);
     setup
 }
 

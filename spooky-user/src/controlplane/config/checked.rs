@@ -145,7 +145,7 @@ pub struct Ebpf {
     pub attach: Attach,
     /// What a refusal of the kernel does.
     pub on_failure: OnFailure,
-    /// Every so manieth drop is sampled, for each CPU and reason; 0 for none.
+    /// Every so manieth drop is sampled, for each CPU, receive queue and reason; 0 for none.
     pub sample_drops: u32,
 }
 

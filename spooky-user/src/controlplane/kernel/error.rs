@@ -71,6 +71,13 @@ pub enum KernelError {
         /// What the kernel said.
         error: io::Error,
     },
+    /// A socket cannot be put behind a receive queue.
+    Queue {
+        /// The queue.
+        queue: u32,
+        /// What the kernel said.
+        error: io::Error,
+    },
     /// A map cannot be read or written.
     Map {
         /// Its name.
@@ -233,6 +240,11 @@ impl fmt::Display for KernelError {
                 "the socket of worker {worker} at listener {listener} cannot be steered to ({error}): it must be \
                  bound with SO_REUSEPORT and joined once"
             ),
+            Self::Queue { queue, error } => write!(
+                f,
+                "receive queue {queue} cannot be given an AF_XDP socket ({error}): it must be an AF_XDP socket, and \
+                 its queue one of the first 64"
+            ),
             Self::Map { map, error } => {
                 write!(
                     f,
@@ -291,6 +303,7 @@ mod tests {
             KernelError::ListenerNumber(16),
             KernelError::Group { listener: 1, error: error() },
             KernelError::Socket { listener: 1, worker: 2, error: error() },
+            KernelError::Queue { queue: 64, error: error() },
             KernelError::Map { map: "SLOTS", error: error() },
             KernelError::ListFull { map: "DENY_V4", capacity: 2, refused: Vec::new() },
             KernelError::Random,

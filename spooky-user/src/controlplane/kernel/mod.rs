@@ -16,6 +16,7 @@ mod counters;
 mod error;
 mod lists;
 mod object;
+mod queues;
 mod samples;
 mod slots;
 mod steering;
@@ -29,8 +30,9 @@ use spooky_common::{
     sample::Sample,
 };
 
+pub use self::counters::QueueCounts;
 pub use self::error::KernelError;
-use self::{attach::Attachment, object::Loaded, steering::Groups};
+use self::{attach::Attachment, object::Loaded, queues::QueueSockets, steering::Groups};
 
 /// What the operator asked for.
 #[derive(Debug, Clone)]
@@ -104,6 +106,21 @@ pub struct Desired {
     pub keys: [Option<LocalKey>; 7],
     /// Who may speak to the listeners.
     pub access: AccessLists,
+    /// Receive queues whose packets go to AF_XDP sockets. One takes effect once its socket is there, see
+    /// [`Kernel::set_queue_socket`].
+    pub queues: Vec<QueueShare>,
+}
+
+/// A receive queue with an AF_XDP socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueShare {
+    /// Its number, 0..=63.
+    pub queue: u32,
+    /// Who reads the socket: packets with an ID of this owner that come in by this queue go there.
+    pub owner: Owner,
+    /// How many of the 256 slots of new flows stay on the queue, 0..=256; the others go through the stack, where the
+    /// placement table decides.
+    pub share: u16,
 }
 
 /// One worker's share.
@@ -145,6 +162,10 @@ pub struct Applied {
     pub keys: usize,
     /// Slots of the placement table.
     pub slots: usize,
+    /// Owners that came to life or went.
+    pub owners: usize,
+    /// Receive queues.
+    pub queues: usize,
     /// Sockets put into or taken out of the array.
     pub sockets: usize,
     /// Prefixes of all four lists.
@@ -160,6 +181,7 @@ pub struct Kernel {
     settings: Settings,
     loaded: Option<Loaded>,
     groups: Groups,
+    queues: QueueSockets,
     attachment: Option<Attachment>,
     lost: Option<KernelError>,
 }
@@ -177,6 +199,7 @@ impl Kernel {
             settings: settings.clone(),
             loaded: None,
             groups: Groups::default(),
+            queues: QueueSockets::default(),
             attachment: None,
             lost: None,
         };
@@ -252,6 +275,8 @@ impl Kernel {
             keys: steering::keys(loaded, &desired.keys)?,
             sockets: self.groups.reach(loaded, desired)?,
             slots: steering::slots(loaded, desired)?,
+            owners: steering::owners(loaded, &self.groups)?,
+            queues: self.queues.apply(loaded, &desired.queues)?,
             ..Applied::default()
         };
         let access = &desired.access;
@@ -267,12 +292,51 @@ impl Kernel {
         Ok(applied)
     }
 
-    /// Every kernel counter, summed over the CPUs. Empty without loaded programs.
+    /// Redirects packets of `owner` that come in by receive queue `queue` to this AF_XDP socket, from the next
+    /// [`Self::apply`] with a [`QueueShare`] of the same queue and owner on. The kernel takes a closed socket out of
+    /// its map by itself, and its packets go to the stack then. Without loaded programs, does nothing.
+    ///
+    /// # Errors
+    /// [`KernelError::Queue`]: not an AF_XDP socket, or more than 64 queues.
+    pub fn set_queue_socket(
+        &mut self,
+        queue: u32,
+        owner: Owner,
+        socket: BorrowedFd<'_>,
+    ) -> Result<(), KernelError> {
+        match &mut self.loaded {
+            Some(loaded) => self.queues.set(loaded, queue, owner, socket),
+            None => Ok(()),
+        }
+    }
+
+    /// Sends the packets of a receive queue through the stack again, at once: the queue loses its owner, then its
+    /// socket. A queue without a socket is left alone.
+    ///
+    /// # Errors
+    /// [`KernelError::Map`].
+    pub fn clear_queue_socket(&mut self, queue: u32) -> Result<(), KernelError> {
+        match &mut self.loaded {
+            Some(loaded) => self.queues.clear(loaded, queue),
+            None => Ok(()),
+        }
+    }
+
+    /// Every kernel counter, summed over CPUs and receive queues. Empty without loaded programs.
     ///
     /// # Errors
     /// [`KernelError::Map`].
     pub fn counters(&self) -> Result<Vec<(Counter, u64)>, KernelError> {
         self.loaded.as_ref().map_or(Ok(Vec::new()), counters::read)
+    }
+
+    /// What became of the frames of each receive queue, summed over the CPUs; queues that had none are left out. Queue
+    /// 64 stands for all from 64 on. Empty without loaded programs.
+    ///
+    /// # Errors
+    /// [`KernelError::Map`].
+    pub fn steering(&self) -> Result<Vec<QueueCounts>, KernelError> {
+        self.loaded.as_ref().map_or(Ok(Vec::new()), counters::by_queue)
     }
 
     /// What is running now.
@@ -298,11 +362,12 @@ impl Kernel {
         }
     }
 
-    /// Drops the duplicated sockets of `worker` and takes them out of the array: for a worker whose thread is gone.
-    /// Its sockets leave the group once its own copies are closed too.
+    /// Drops the duplicated sockets of `worker` and takes them out of the array, and its AF_XDP sockets out of theirs:
+    /// for a worker whose thread is gone. Its sockets leave the group once its own copies are closed too.
     pub fn forget_worker(&mut self, worker: u8) {
         if let Some(loaded) = &mut self.loaded {
             self.groups.forget(loaded, worker);
+            self.queues.forget(loaded, worker);
         }
     }
 
@@ -376,6 +441,7 @@ impl Applied {
     /// Entries changed in all maps.
     #[must_use]
     pub const fn total(&self) -> usize {
-        self.keys + self.slots + self.sockets + self.prefixes + self.listeners + self.settings
+        let steering = self.keys + self.slots + self.owners + self.queues + self.sockets;
+        steering + self.prefixes + self.listeners + self.settings
     }
 }

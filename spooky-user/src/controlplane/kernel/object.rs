@@ -1,16 +1,19 @@
 //! The embedded object: parse, create its maps, verify its programs, check that it speaks our layout. Must not attach
 //! or fill anything but the settings.
 
+use std::collections::BTreeSet;
+
 use aya::{
-    Ebpf,
-    maps::{Array, HashMap, MapData, PerCpuArray, ReusePortSockArray, RingBuf},
+    Ebpf, Pod,
+    maps::{Array, HashMap, MapData, PerCpuArray, ReusePortSockArray, RingBuf, XskMap},
     programs::{SkReuseport, Xdp},
 };
 use ring::rand::{SecureRandom as _, SystemRandom};
 use spooky_common::{
     LAYOUT_VERSION,
     cid::LocalKey,
-    map::{self, AddressKey, Key, Port, Settings, Slot},
+    counter::Row,
+    map::{self, AddressKey, Key, Port, Queue, Settings, Slot},
     prefix::{ALLOW_WORDS, DENY_WORDS},
 };
 
@@ -30,6 +33,9 @@ pub(super) struct Loaded {
     pub(super) addresses: HashMap<MapData, AddressKey, u32>,
     pub(super) sockets: ReusePortSockArray<MapData>,
     pub(super) slots: Array<MapData, Slot>,
+    pub(super) queues: Array<MapData, Queue>,
+    pub(super) owners: Array<MapData, u32>,
+    pub(super) xsks: XskMap<MapData>,
     pub(super) keys: Array<MapData, Key>,
     pub(super) deny_v4: List<[u8; 4], DENY_WORDS>,
     pub(super) deny_v6: List<[u8; 16], DENY_WORDS>,
@@ -37,9 +43,12 @@ pub(super) struct Loaded {
     pub(super) allow_v6: List<[u8; 16], ALLOW_WORDS>,
     pub(super) settings: Array<MapData, Settings>,
     pub(super) counters: PerCpuArray<MapData, u64>,
+    pub(super) steering: PerCpuArray<MapData, Row>,
     pub(super) samples: RingBuf<MapData>,
     /// Ports that were ever written: all others hold zero since the map was made.
-    pub(super) ports_written: std::collections::BTreeSet<u16>,
+    pub(super) ports_written: BTreeSet<u16>,
+    /// Places of `OWNERS` that were ever written, likewise.
+    pub(super) owners_written: BTreeSet<u32>,
 }
 
 // === impl Loaded ===
@@ -63,6 +72,9 @@ impl Loaded {
             addresses: take(&mut ebpf, map::ADDRESSES)?,
             sockets: take(&mut ebpf, map::SOCKETS)?,
             slots: take(&mut ebpf, map::SLOTS)?,
+            queues: take(&mut ebpf, map::QUEUES)?,
+            owners: take(&mut ebpf, map::OWNERS)?,
+            xsks: take(&mut ebpf, map::XSKS)?,
             keys: take(&mut ebpf, map::KEYS)?,
             deny_v4: List::v4(
                 take(&mut ebpf, map::DENY_V4)?,
@@ -86,8 +98,10 @@ impl Loaded {
             ),
             settings: take(&mut ebpf, map::SETTINGS)?,
             counters: take(&mut ebpf, map::COUNTERS)?,
+            steering: take(&mut ebpf, map::STEERING)?,
             samples: take(&mut ebpf, map::SAMPLES)?,
-            ports_written: std::collections::BTreeSet::new(),
+            ports_written: BTreeSet::new(),
+            owners_written: BTreeSet::new(),
             ebpf,
         };
         let settings = Settings { placement: random_key()?, sample_every, ..Settings::default() };
@@ -127,6 +141,21 @@ where
 {
     let map = ebpf.take_map(name).ok_or_else(|| lacks(name))?;
     M::try_from(map).map_err(|error| KernelError::map(name, error))
+}
+
+/// Writes `value` where the map holds another one; 1 if so.
+pub(super) fn differ<V: Pod + PartialEq>(
+    array: &mut Array<MapData, V>,
+    name: &'static str,
+    index: u32,
+    value: V,
+) -> Result<usize, KernelError> {
+    let failed = |error| KernelError::map(name, error);
+    if array.get(&index, 0).map_err(failed)? == value {
+        return Ok(0);
+    }
+    array.set(index, value, 0).map_err(failed)?;
+    Ok(1)
 }
 
 /// The words of a list. Without the XDP program nobody reads them: the map is closed, and its memory is free.

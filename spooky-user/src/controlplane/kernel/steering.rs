@@ -10,24 +10,21 @@ use std::{
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
 };
 
-use aya::{
-    Pod,
-    maps::{Array, MapData},
-    programs::SkReuseport,
-};
+use aya::programs::SkReuseport;
 use socket2::SockRef;
 use spooky_common::{
     cid::{LocalKey, Owner},
     frame::Address,
     map::{
-        self, AddressKey, Key, LISTENERS_CAPACITY, Port, SLOTS_CAPACITY, Settings, socket_index,
+        self, AddressKey, Key, LISTENERS_CAPACITY, Port, SLOTS_CAPACITY, Settings, owner_index,
+        socket_index,
     },
 };
 
 use super::{
     Desired, KernelError, ListenerAddress,
     error::{map_error, program_error},
-    object::{self, Loaded},
+    object::{self, Loaded, differ},
     slots,
 };
 
@@ -177,21 +174,6 @@ fn listener_number(listener: u16) -> Result<u8, KernelError> {
 
 // === maps ===
 
-/// Writes `value` where the map holds another one; 1 if so.
-fn differ<V: Pod + PartialEq>(
-    array: &mut Array<MapData, V>,
-    name: &'static str,
-    index: u32,
-    value: V,
-) -> Result<usize, KernelError> {
-    let failed = |error| KernelError::map(name, error);
-    if array.get(&index, 0).map_err(failed)? == value {
-        return Ok(0);
-    }
-    array.set(index, value, 0).map_err(failed)?;
-    Ok(1)
-}
-
 pub(super) fn keys(
     loaded: &mut Loaded,
     keys: &[Option<LocalKey>; 7],
@@ -212,6 +194,25 @@ pub(super) fn slots(loaded: &mut Loaded, desired: &Desired) -> Result<usize, Ker
     let mut changed = 0;
     for (slot, value) in (0..).zip(planned) {
         changed += differ(&mut loaded.slots, map::SLOTS, slot, value)?;
+    }
+    Ok(changed)
+}
+
+/// Live is who has a socket in some group: a worker of this process that is reachable, and those of an earlier process
+/// that drains.
+pub(super) fn owners(loaded: &mut Loaded, groups: &Groups) -> Result<usize, KernelError> {
+    let mut live: BTreeSet<u32> = BTreeSet::new();
+    for ((_, owner), member) in &groups.members {
+        if member.inside {
+            live.insert(owner_index(*owner));
+        }
+    }
+    let known: BTreeSet<u32> = loaded.owners_written.union(&live).copied().collect();
+    let mut changed = 0;
+    for index in known {
+        loaded.owners_written.insert(index);
+        let value = u32::from(live.contains(&index));
+        changed += differ(&mut loaded.owners, map::OWNERS, index, value)?;
     }
     Ok(changed)
 }

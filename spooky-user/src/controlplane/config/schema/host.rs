@@ -124,8 +124,8 @@ section! {
         /// What a missing privilege or a refused program does: `fallback` serves without it and says so in the log and in
         /// `spooky_ebpf_mode`; `abort` does not start.
         on_failure: OnFailure = "fallback", restart;
-        /// Of the packets that XDP drops, show every so manieth in the log at level debug, on each CPU and for each reason;
-        /// 0 for none.
+        /// Of the packets that XDP drops, show every so manieth in the log at level debug, on each CPU, for each receive
+        /// queue and reason; 0 for none.
         sample_drops: u32 = "1000", "0" ..= "1000000", restart;
     }
 }

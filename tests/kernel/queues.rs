@@ -1,0 +1,121 @@
+//! Receive queues with AF_XDP sockets: which frames are redirected, what happens without the socket, and the control
+//! plane's hold on both maps.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+
+use rustix::net::{AddressFamily, SocketType};
+use spooky_common::{
+    cid::Owner,
+    counter::Counter,
+    map::{Queue, XSKS_CAPACITY},
+};
+use spooky_user::controlplane::kernel::{KernelError, Mode, QueueShare};
+
+use crate::{
+    fixtures::{self, OWNER},
+    group::{desired, kernel, settings},
+    rig::{self, XDP_PASS},
+    xdp_verdicts::check,
+};
+
+/// An AF_XDP socket that is bound to nothing.
+pub(crate) fn socket(test: &str) -> Option<OwnedFd> {
+    match rustix::net::socket(AddressFamily::XDP, SocketType::RAW, None) {
+        Ok(socket) => Some(socket),
+        Err(error) => {
+            rig::skip(test, &format!("an AF_XDP socket needs CAP_NET_RAW ({error})"));
+            None
+        }
+    }
+}
+
+#[test]
+fn h01_a_queue_takes_what_its_owner_owns() {
+    let Some(mut rig) = rig::load("queues") else { return };
+    let Some(socket) = socket("queues") else { return };
+    let mut setup = fixtures::setup();
+    setup.live.push(Owner { worker: 4, ..OWNER });
+    for share in [0, 1, 128, 255, 256] {
+        setup.queue = Queue::live(OWNER, share);
+        setup.socket = true;
+        rig.apply(&setup);
+        rig.socket(socket.as_fd());
+        check(&mut rig, &setup, &fixtures::on_its_queue(share));
+    }
+    setup.queue = Queue::NOBODYS;
+    rig.apply(&setup);
+    let ours: Vec<_> =
+        fixtures::all().into_iter().filter(|it| it.name != "short, another worker").collect();
+    check(&mut rig, &setup, &ours);
+}
+
+#[test]
+fn h01_without_its_socket_a_queue_passes() {
+    let Some(mut rig) = rig::load("queues without sockets") else { return };
+    let Some(socket) = socket("queues without sockets") else { return };
+    let mut setup = fixtures::setup();
+    setup.live.push(Owner { worker: 4, ..OWNER });
+    setup.queue = Queue::live(OWNER, 256);
+    rig.apply(&setup);
+    let passed = || {
+        let mut fixtures = fixtures::on_its_queue(256);
+        for fixture in &mut fixtures {
+            fixture.counter = match fixture.counter {
+                Counter::XdpRedirected => Counter::XdpOwner,
+                Counter::XdpRedirectedNew => Counter::XdpNewFlow,
+                other => {
+                    fixture.verdict =
+                        if other == Counter::XdpDenied { rig::XDP_DROP } else { XDP_PASS };
+                    other
+                }
+            };
+            if fixture.verdict == rig::XDP_REDIRECT {
+                fixture.verdict = XDP_PASS;
+            }
+        }
+        fixtures
+    };
+    check(&mut rig, &setup, &passed());
+    // A socket that is closed leaves the map by itself.
+    rig.socket(socket.as_fd());
+    drop(socket);
+    check(&mut rig, &setup, &passed());
+}
+
+#[test]
+fn a_queue_has_an_owner_only_while_it_has_a_socket() {
+    let test = "queue sockets";
+    let Some(mut kernel) = kernel(test, &settings(Mode::Xdp)) else { return };
+    let Some(socket) = socket(test) else { return };
+    let mut desired = desired(3, &[1, 1], &[]);
+    let owner = Owner { worker: 1, generation: 3 };
+    desired.queues = vec![QueueShare { queue: 2, owner, share: 256 }];
+    kernel.apply(&desired).expect("applied");
+    assert_eq!(kernel.apply(&desired).expect("applied").total(), 0, "nothing but wishes");
+    // Another's socket is not the owner's.
+    let other = Owner { worker: 0, generation: 3 };
+    kernel.set_queue_socket(2, other, socket.as_fd()).expect("set");
+    assert_eq!(kernel.apply(&desired).expect("applied").queues, 0);
+    kernel.set_queue_socket(2, owner, socket.as_fd()).expect("set");
+    assert_eq!(kernel.apply(&desired).expect("applied").queues, 1);
+    assert_eq!(kernel.apply(&desired).expect("applied").total(), 0);
+    desired.queues[0].share = 17;
+    assert_eq!(kernel.apply(&desired).expect("applied").queues, 1);
+    kernel.clear_queue_socket(2).expect("cleared");
+    assert_eq!(kernel.apply(&desired).expect("applied").total(), 0, "cleared at once");
+    kernel.clear_queue_socket(2).expect("cleared twice is cleared");
+    kernel.set_queue_socket(2, owner, socket.as_fd()).expect("set again");
+    assert_eq!(kernel.apply(&desired).expect("applied").queues, 1);
+    kernel.forget_worker(1);
+    assert_eq!(kernel.apply(&desired).expect("applied").total(), 0, "forgotten at once");
+    // What cannot be.
+    let udp = std::net::UdpSocket::bind("127.0.0.1:0").expect("bind");
+    for (queue, socket) in [(0, udp.as_fd()), (XSKS_CAPACITY, socket.as_fd())] {
+        let refused = kernel.set_queue_socket(queue, owner, socket);
+        assert!(
+            matches!(refused, Err(KernelError::Queue { queue: at, .. }) if at == queue),
+            "{refused:?}"
+        );
+    }
+    assert_eq!(kernel.apply(&desired).expect("applied").total(), 0);
+}
