@@ -340,4 +340,37 @@ async def hold(context):
     return dict(fates)
 
 
-SCENARIOS = [hold, stop_reading, give_up, requests, connect, load, paced, crosstalk, cancel, drain]
+async def churn(context):
+    """Keeps `connections` open and puts a new one in the place of one at random every `interval` seconds, until `stop`.
+
+    Says `open` when all are open for the first time. Returns how many were opened.
+    """
+    args = context.args
+    connections = [None] * args["connections"]
+    opened = 0
+
+    async def replace(place):
+        nonlocal opened
+        former, connections[place] = connections[place], await Connection.open(context.target, 20.0)
+        opened += 1
+        if former is not None:
+            await former.finish()
+
+    async def fill(places):
+        for place in places:
+            await replace(place)
+
+    await asyncio.gather(*(fill(range(first, len(connections), 4)) for first in range(4)))
+    context.event("open", count=opened)
+    while not context.stopped.is_set():
+        await replace(context.random.randrange(len(connections)))
+        try:
+            await asyncio.wait_for(context.stopped.wait(), args["interval"])
+        except asyncio.TimeoutError:
+            pass
+    for connection in connections:
+        await connection.finish()
+    return {"opened": opened}
+
+
+SCENARIOS = [churn, hold, stop_reading, give_up, requests, connect, load, paced, crosstalk, cancel, drain]

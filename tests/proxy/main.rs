@@ -11,6 +11,7 @@
 //! memory.rs        what is given up when memory is scarce           admission.rs what a route admits
 //! steering_at_scale.rs  the same with many connections and a killed daemon
 //! flood.rs      packets that nobody wants, beside an honest client
+//! placement.rs     shares of new connections by load
 //! load.rs          the load generator and the floor it is measured against, in small numbers
 //! ```
 //!
@@ -27,6 +28,7 @@ mod flood;
 mod listeners;
 mod load;
 mod memory;
+mod placement;
 mod refusal;
 mod reload;
 mod request;

@@ -280,8 +280,11 @@ fn ports_of_a_reload_reach_the_kernel_within_a_second() {
 #[test]
 fn weights_of_a_reload_reach_the_kernel_within_a_second() {
     let test = "weights_of_a_reload_reach_the_kernel_within_a_second";
-    let Some(mut stage) = stage(test, |config| config.set("/workers/weights", json!([1, 1, 2, 0])))
-    else {
+    let Some(mut stage) = stage(test, |config| {
+        config
+            .set("/workers/weights", json!([1, 1, 2, 0]))
+            .set("/workers/placement", json!("static"))
+    }) else {
         return;
     };
     let id = stage.spooky.process().id();

@@ -151,10 +151,22 @@ impl Client {
     /// # Panics
     /// When Python is missing.
     pub fn stall(id: u32, name: &str) -> Self {
+        Self::stall_with(id, name, json!({}))
+    }
+
+    /// The same by turns: the thread stands for `stop` and goes for `go`, again and again.
+    ///
+    /// # Panics
+    /// When Python is missing.
+    pub fn stall_by_turns(id: u32, name: &str, stop: Duration, go: Duration) -> Self {
+        Self::stall_with(id, name, json!({ "stop": stop.as_secs_f64(), "go": go.as_secs_f64() }))
+    }
+
+    fn stall_with(id: u32, name: &str, args: Value) -> Self {
         let script = programs::repository().join("tests/clients/stall.py");
         let mut command = Command::new(programs::python());
         command.arg("-B").arg(script).arg(id.to_string()).arg(name);
-        Self::start(format!("stall {name} of {id}"), &mut command, &json!({}))
+        Self::start(format!("stall {name} of {id}"), &mut command, &args)
     }
 
     fn start(what: String, command: &mut Command, args: &Value) -> Self {

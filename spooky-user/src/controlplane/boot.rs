@@ -93,7 +93,7 @@ pub fn boot(config: Config) -> Result<Running, BootError> {
     let figures = Arc::new(Figures::new(workers));
     let strays = Arc::new(Strays::new(workers));
     let mut supervisor =
-        Supervisor::new(kernel, GENERATION, Arc::clone(&strays), Arc::clone(&figures), workers);
+        Supervisor::new(kernel, GENERATION, Arc::clone(&strays), Arc::clone(&figures), &registry);
     for opening in &plan.open {
         supervisor.open(opening).map_err(BootError::Kernel)?;
     }
@@ -104,7 +104,7 @@ pub fn boot(config: Config) -> Result<Running, BootError> {
     registry.add_source(Arc::clone(&figures) as _);
     let orders = listeners.take(plan, Instant::now());
     supervisor.set_listeners(&listeners);
-    supervisor.set_weights(&config.workers.weights);
+    supervisor.set_placement(&config.workers.weights, config.workers.follows_load);
     supervisor.set_access(&config.access);
     let first = config::compile(&config, listeners.names(), None, &registry);
     let snapshot = Arc::new(ArcSwap::from_pointee(first));

@@ -238,7 +238,7 @@ impl Control {
             worker.inbox.reconfigured();
         }
         running.supervisor.set_listeners(&running.listeners);
-        running.supervisor.set_weights(&config.workers.weights);
+        running.supervisor.set_placement(&config.workers.weights, config.workers.follows_load);
         running.supervisor.set_access(&config.access);
         running.memory.set(config.overload);
         running.config = config;

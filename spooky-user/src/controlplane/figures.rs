@@ -3,8 +3,10 @@
 //! Written by the control plane's thread, read by whoever renders. May import: telemetry, id, kernel's types.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::Duration;
 
 use spooky_common::counter::Counter;
+use spooky_common::map::SLOTS_CAPACITY;
 
 use super::kernel::Running;
 use crate::dataplane::pressure::Level;
@@ -30,6 +32,11 @@ pub struct Figures {
     running: AtomicU8,
     workers: Vec<AtomicU8>,
     restarts: Vec<AtomicU64>,
+    /// Slots of the placement table, + 1; 0 while there is no table.
+    shares: Vec<AtomicU64>,
+    /// Microseconds.
+    lags: Vec<AtomicU64>,
+    moves: AtomicU64,
     samples: AtomicU64,
     map_writes: AtomicU64,
     map_failures: AtomicU64,
@@ -51,6 +58,9 @@ impl Figures {
             running: AtomicU8::new(0),
             workers: (0..workers).map(|_| AtomicU8::new(WorkerState::Healthy as u8)).collect(),
             restarts: (0..workers).map(|_| AtomicU64::new(0)).collect(),
+            shares: (0..workers).map(|_| AtomicU64::new(0)).collect(),
+            lags: (0..workers).map(|_| AtomicU64::new(0)).collect(),
+            moves: AtomicU64::new(0),
             samples: AtomicU64::new(0),
             map_writes: AtomicU64::new(0),
             map_failures: AtomicU64::new(0),
@@ -91,6 +101,26 @@ impl Figures {
         if let Some(count) = self.restarts.get(worker.index()) {
             count.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Slots of the placement table that lead to this worker.
+    pub fn set_share(&self, worker: WorkerId, slots: u16) {
+        if let Some(share) = self.shares.get(worker.index()) {
+            share.store(u64::from(slots) + 1, Ordering::Relaxed);
+        }
+    }
+
+    /// How late a worker is.
+    pub fn set_lag(&self, worker: WorkerId, lag: Duration) {
+        if let Some(slot) = self.lags.get(worker.index()) {
+            let micros = u64::try_from(lag.as_micros()).unwrap_or(u64::MAX);
+            slot.store(micros, Ordering::Relaxed);
+        }
+    }
+
+    /// Slots that have gone from one worker to another.
+    pub fn set_moves(&self, moves: u64) {
+        self.moves.store(moves, Ordering::Relaxed);
     }
 
     /// A sampled drop was read.
@@ -163,6 +193,25 @@ impl Figures {
         }
     }
 
+    /// Nothing without the kernel programs: there is no table then.
+    fn collect_placement(&self, samples: &mut Samples) {
+        let shares = self.shares.iter().map(|share| share.load(Ordering::Relaxed));
+        for (number, share) in shares.enumerate().filter(|(_, share)| *share > 0) {
+            samples.gauge(
+                "spooky_worker_share",
+                "Part of the new connections that the placement table gives to a worker, 0 to 1.",
+                &[("worker", &number.to_string())],
+                (share - 1) as f64 / f64::from(SLOTS_CAPACITY),
+            );
+        }
+        samples.counter(
+            "spooky_placement_moves_total",
+            "Slots of the placement table (256) that went from one worker to another.",
+            &[],
+            self.moves.load(Ordering::Relaxed),
+        );
+    }
+
     fn collect_workers(&self, samples: &mut Samples) {
         const STATES: [(&str, WorkerState); 3] = [
             ("healthy", WorkerState::Healthy),
@@ -177,6 +226,15 @@ impl Figures {
                 count.load(Ordering::Relaxed),
             );
         }
+        for (number, lag) in self.lags.iter().enumerate() {
+            samples.gauge(
+                "spooky_worker_lag_seconds",
+                "How long something has waited for its turn at most, halved each half second since.",
+                &[("worker", &number.to_string())],
+                lag.load(Ordering::Relaxed) as f64 / 1e6,
+            );
+        }
+        self.collect_placement(samples);
         for (number, slot) in self.workers.iter().enumerate() {
             let now = slot.load(Ordering::Relaxed);
             for (label, state) in STATES {

@@ -2,7 +2,7 @@
 //! The only writer of [`crate::snapshot::Snapshot`] and of the eBPF maps.
 //!
 //! `boot` brings everything up, `control` is the loop until the end, `workers` starts
-//! and `supervise` watches the workers, `listeners` knows where
+//! and `supervise` watches the workers, `placement` shares new connections out among them, `listeners` knows where
 //! clients connect, `overload` watches memory, `reload` takes a new
 //! configuration whole or not at all, `settings` puts it into the words of those who carry it out, `figures` are the numbers
 //! of this plane; `config`, `kernel`, `health` and `admin` do
@@ -17,6 +17,7 @@ pub mod health;
 pub mod kernel;
 pub mod listeners;
 pub mod overload;
+pub mod placement;
 pub mod reload;
 pub mod settings;
 pub mod supervise;

@@ -1,5 +1,5 @@
 //! Watches the workers and keeps the kernel's maps in step with them: the desired state is computed here, from scratch, at
-//! every beat; [`Kernel::apply`] writes what differs.
+//! every beat; [`Kernel::apply`] writes what differs. Shares of new connections are `placement`'s.
 //!
 //! ```text
 //!  healthy ──no turn for STALLED──▶ stalled: no new connection ──no turn for DEAD, or ended──▶ dead: its packets go to the
@@ -16,11 +16,15 @@ use spooky_common::sample::Sample;
 
 use super::config::Access;
 use super::figures::{Figures, WorkerState};
-use super::kernel::{AccessLists, Desired, Kernel, KernelError, ListenerAddress, WorkerSlot};
+use super::kernel::{
+    AccessLists, Desired, Kernel, KernelError, ListenerAddress, Running, WorkerSlot,
+};
 use super::listeners::{Listeners, Opening};
+use super::placement::{Look, Placement};
 use crate::dataplane::worker::Handle;
 use crate::dataplane::worker::stray::Strays;
 use crate::id::{ListenerId, WorkerId};
+use crate::telemetry::metrics::{Registry, WorkerMetrics};
 
 /// A worker turns at least every 100 ms; one that has missed four beats gets no new connection.
 const STALLED: Duration = Duration::from_millis(500);
@@ -36,8 +40,11 @@ pub struct Supervisor {
     desired: Desired,
     strays: Arc<Strays>,
     figures: Arc<Figures>,
+    /// What each worker counts; its connections are looked at.
+    metrics: Vec<Arc<WorkerMetrics>>,
     /// Configured, by worker.
     weights: Vec<u16>,
+    placement: Placement,
     states: Vec<WorkerState>,
     applied: Option<Instant>,
     draining: bool,
@@ -53,8 +60,10 @@ impl Supervisor {
         generation: u8,
         strays: Arc<Strays>,
         figures: Arc<Figures>,
-        workers: usize,
+        registry: &Registry,
     ) -> Self {
+        let workers = registry.workers();
+        let numbers = (0..).map(WorkerId).take(workers);
         let desired = Desired {
             generation,
             workers: Vec::new(),
@@ -68,7 +77,9 @@ impl Supervisor {
             desired,
             strays,
             figures,
+            metrics: numbers.map(|number| registry.worker(number)).collect(),
             weights: vec![1; workers],
+            placement: Placement::new(workers),
             states: vec![WorkerState::Healthy; workers],
             applied: None,
             draining: false,
@@ -135,10 +146,17 @@ impl Supervisor {
         self.applied = None;
     }
 
-    /// Shares of new connections by worker; in the maps with the next beat.
-    pub fn set_weights(&mut self, weights: &[u16]) {
+    /// Shares of new connections by worker under equal load, and whether load changes them; in the maps with the next beat.
+    pub fn set_placement(&mut self, weights: &[u16], follows_load: bool) {
         self.weights = weights.to_vec();
+        self.placement.configure(follows_load);
         self.applied = None;
+    }
+
+    /// Who gets how many of the new connections.
+    #[must_use]
+    pub fn placement(&self) -> &Placement {
+        &self.placement
     }
 
     /// New lists; in the maps with the next beat.
@@ -149,12 +167,17 @@ impl Supervisor {
 
     /// Looks at every worker, and makes the maps follow.
     pub fn beat(&mut self, workers: &[Handle], now: Instant) {
-        let slots: Vec<WorkerSlot> = workers.iter().map(|worker| self.look(worker, now)).collect();
-        let changed = slots != self.desired.workers;
-        self.desired.workers = slots;
+        let slots = self.place(workers, now);
+        let before = std::mem::replace(&mut self.desired.workers, slots);
+        let reachable = |slots: &[WorkerSlot]| -> Vec<bool> {
+            slots.iter().map(|slot| slot.reachable).collect()
+        };
         let overdue = self.applied.is_none_or(|at| now.saturating_duration_since(at) >= RECONCILE);
-        if changed || overdue {
+        if overdue || reachable(&before) != reachable(&self.desired.workers) {
             self.apply(now);
+        } else if before != self.desired.workers {
+            let placed = self.kernel.place(&self.desired);
+            self.wrote(placed);
         }
         if let Ok(counters) = self.kernel.counters() {
             self.figures.set_kernel(&counters);
@@ -166,7 +189,30 @@ impl Supervisor {
         });
     }
 
-    fn look(&mut self, worker: &Handle, now: Instant) -> WorkerSlot {
+    /// The place of each worker in the table.
+    fn place(&mut self, workers: &[Handle], now: Instant) -> Vec<WorkerSlot> {
+        let looks: Vec<Look> = workers.iter().map(|worker| self.look(worker, now)).collect();
+        let shares = self.placement.beat(&looks, now).to_vec();
+        if self.kernel.running() != Running::Off {
+            self.figures.set_moves(self.placement.moves());
+            for (worker, share) in workers.iter().zip(&shares) {
+                self.figures.set_share(worker.id, *share);
+            }
+        }
+        let slot = |(worker, share): (&Handle, u16)| WorkerSlot {
+            worker: u8::try_from(worker.id.0).unwrap_or(u8::MAX),
+            weight: share,
+            reachable: self.states.get(worker.id.index()) != Some(&WorkerState::Dead),
+        };
+        let slots = workers.iter().zip(shares).map(slot).collect();
+        for worker in workers {
+            self.figures.set_lag(worker.id, self.placement.lag(worker.id.index()));
+        }
+        slots
+    }
+
+    /// How one worker is.
+    fn look(&mut self, worker: &Handle, now: Instant) -> Look {
         let state = if worker.has_ended() {
             WorkerState::Dead
         } else {
@@ -183,13 +229,15 @@ impl Supervisor {
         {
             self.changed(worker.id, number, state, worker.has_ended());
         }
-        WorkerSlot {
-            worker: number,
+        let connections = self.metrics.get(worker.id.index());
+        let connections = connections.map_or(0, |metrics| metrics.connections_active.value());
+        Look {
             weight: match state {
                 WorkerState::Healthy => self.weights.get(worker.id.index()).copied().unwrap_or(1),
                 WorkerState::Stalled | WorkerState::Dead => 0,
             },
-            reachable: state != WorkerState::Dead,
+            lag: worker.pulse.lag(now),
+            connections: u64::try_from(connections).unwrap_or(0),
         }
     }
 
@@ -213,14 +261,23 @@ impl Supervisor {
 
     fn apply(&mut self, now: Instant) {
         self.applied = Some(now);
-        match self.kernel.apply(&self.desired) {
-            Ok(applied) => {
-                self.failing = None;
-                if applied.total() > 0 {
-                    tracing::debug!(?applied, "kernel maps follow");
-                    self.figures.map_writes(applied.total());
-                }
-            }
+        let applied = self.kernel.apply(&self.desired);
+        if let Ok(applied) = applied
+            && applied.total() > 0
+        {
+            tracing::debug!(?applied, "kernel maps follow");
+        }
+        let complete = applied.is_ok();
+        self.wrote(applied.map(|applied| applied.total()));
+        if complete {
+            self.failing = None;
+        }
+    }
+
+    fn wrote(&mut self, result: Result<usize, KernelError>) {
+        match result {
+            Ok(0) => {}
+            Ok(entries) => self.figures.map_writes(entries),
             Err(error) => {
                 // Tried again with the next change or reconciliation; user space enforces and forwards meanwhile.
                 self.figures.map_failed();

@@ -85,6 +85,8 @@ pub struct Workers {
     pub pin: bool,
     /// Share of new connections by worker, one for each; not all 0.
     pub weights: Vec<u16>,
+    /// Who has more to do than others gets fewer.
+    pub follows_load: bool,
 }
 
 /// What there may be in all, and what is given up when memory is scarce. Percentages are of the limit and do not fall.

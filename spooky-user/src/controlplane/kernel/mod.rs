@@ -322,6 +322,15 @@ impl Kernel {
         }
     }
 
+    /// Brings the placement table alone to the desired state, when nothing but shares of workers has changed; how many slots it
+    /// wrote. Without loaded programs, does nothing.
+    ///
+    /// # Errors
+    /// [`KernelError::Map`]; some slots may be written, calling again continues.
+    pub fn place(&mut self, desired: &Desired) -> Result<usize, KernelError> {
+        self.loaded.as_mut().map_or(Ok(0), |loaded| steering::slots(loaded, desired))
+    }
+
     /// Every kernel counter, summed over CPUs and receive queues. Empty without loaded programs.
     ///
     /// # Errors

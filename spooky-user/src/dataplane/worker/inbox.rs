@@ -1,6 +1,6 @@
 //! What the control plane tells a worker, and what a worker shows of its life. Both bounded, neither locked. May import: id.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::sync::{ArrayQueue, AtomicBool, AtomicU16, AtomicU64, AtomicWaker, Ordering};
 use super::{ListenerSetup, Terms};
@@ -35,11 +35,18 @@ pub struct Inbox {
     waker: AtomicWaker,
 }
 
-/// When a worker last turned.
+/// A shorter wait for a turn is none.
+const PUNCTUAL_US: u64 = 1_000;
+
+/// When a worker last turned, and how late.
 #[derive(Debug)]
 pub struct Pulse {
     start: Instant,
     beat_ms: AtomicU64,
+    /// In a turn: when it was due. Between turns: when the next one is, at the latest.
+    due_us: AtomicU64,
+    /// The longest time from when a turn was due to its end, since it was last asked for.
+    worst_us: AtomicU64,
     ended: AtomicBool,
     /// Bit n: the socket of listener n is open.
     open: AtomicU16,
@@ -131,14 +138,41 @@ impl Pulse {
         Self {
             start: Instant::now(),
             beat_ms: AtomicU64::new(0),
+            // Before its first turn nobody is late.
+            due_us: AtomicU64::new(u64::MAX),
+            worst_us: AtomicU64::new(0),
             ended: AtomicBool::new(false),
             open: AtomicU16::new(0),
         }
     }
 
+    /// A turn begins. One that was woken before it was due is due now.
     pub(super) fn beat(&self, now: Instant) {
-        let elapsed = now.saturating_duration_since(self.start).as_millis();
-        self.beat_ms.store(u64::try_from(elapsed).unwrap_or(u64::MAX), Ordering::Relaxed);
+        let now = self.micros(now);
+        self.beat_ms.store(now / 1_000, Ordering::Relaxed);
+        // Only this thread writes it.
+        self.due_us.store(self.due_us.load(Ordering::Relaxed).min(now), Ordering::Relaxed);
+    }
+
+    /// A turn ends; the next one is due at `next`, or when something comes.
+    pub(super) fn rest(&self, now: Instant, next: Instant) {
+        let lag = self.micros(now).saturating_sub(self.due_us.load(Ordering::Relaxed));
+        if lag >= PUNCTUAL_US {
+            self.worst_us.fetch_max(lag, Ordering::Relaxed);
+        }
+        self.due_us.store(self.micros(next.max(now)), Ordering::Relaxed);
+    }
+
+    /// The longest that anything has waited for its turn since this was last asked, or waits now. Asked by one thread.
+    #[must_use]
+    pub fn lag(&self, now: Instant) -> Duration {
+        let waits = self.micros(now).saturating_sub(self.due_us.load(Ordering::Relaxed));
+        Duration::from_micros(waits.max(self.worst_us.swap(0, Ordering::Relaxed)))
+    }
+
+    fn micros(&self, now: Instant) -> u64 {
+        let elapsed = now.saturating_duration_since(self.start).as_micros();
+        u64::try_from(elapsed).unwrap_or(u64::MAX)
     }
 
     pub(super) fn set_open(&self, listener: ListenerId, open: bool) {
@@ -162,8 +196,8 @@ impl Pulse {
 
     /// Time since the last turn.
     #[must_use]
-    pub fn age(&self, now: Instant) -> std::time::Duration {
-        let beat = std::time::Duration::from_millis(self.beat_ms.load(Ordering::Relaxed));
+    pub fn age(&self, now: Instant) -> Duration {
+        let beat = Duration::from_millis(self.beat_ms.load(Ordering::Relaxed));
         now.saturating_duration_since(self.start).saturating_sub(beat)
     }
 

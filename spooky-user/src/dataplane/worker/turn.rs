@@ -166,13 +166,16 @@ impl Worker {
             return Poll::Ready(());
         }
         self.metrics.buffered_bytes.set(i64::try_from(self.ready.buffered()).unwrap_or(i64::MAX));
-        self.metrics.turn_seconds.observe(now.elapsed());
+        let ended = Instant::now();
+        self.metrics.turn_seconds.observe(ended.saturating_duration_since(now));
         more |= !self.ready.is_empty() || self.postponed_can_go();
         if more {
+            self.pulse.rest(ended, ended);
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        self.arm_sleep(cx, sleep, now);
+        let wake = self.arm_sleep(cx, sleep, now);
+        self.pulse.rest(ended, wake);
         Poll::Pending
     }
 
@@ -477,7 +480,13 @@ impl Worker {
         self.touched = touched;
     }
 
-    fn arm_sleep(&mut self, cx: &mut Context<'_>, mut sleep: Pin<&mut Sleep>, now: Instant) {
+    /// Until when to sleep unless something comes.
+    fn arm_sleep(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut sleep: Pin<&mut Sleep>,
+        now: Instant,
+    ) -> Instant {
         let heartbeat = now + HEARTBEAT;
         let Self { acks, endpoint, timers, .. } = self;
         let ack = acks.next(|key, due| {
@@ -492,5 +501,6 @@ impl Worker {
         if sleep.poll(cx).is_ready() {
             cx.waker().wake_by_ref();
         }
+        wake
     }
 }

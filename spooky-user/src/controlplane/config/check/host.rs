@@ -7,7 +7,7 @@ use super::Checker;
 use crate::controlplane::config::checked::{
     AccessLog, Admin, Ebpf, Log, LogDestination, Overload, Shutdown, Workers,
 };
-use crate::controlplane::config::schema::{self, EbpfMode, WorkerCount};
+use crate::controlplane::config::schema::{self, EbpfMode, PlacementBy, WorkerCount};
 
 /// The worker number has 8 bits in a connection ID.
 const WORKERS_MAX: u16 = 256;
@@ -47,7 +47,8 @@ pub(super) fn workers(
             checker.problem(path, message);
         }
     }
-    Workers { count, pin: workers.pin, weights }
+    let follows_load = workers.placement == PlacementBy::Load;
+    Workers { count, pin: workers.pin, weights, follows_load }
 }
 
 pub(super) fn shutdown(shutdown: &schema::Shutdown) -> Shutdown {

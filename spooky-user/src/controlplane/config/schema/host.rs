@@ -75,6 +75,21 @@ section! {
         /// is in force within a second. Needs `ebpf.mode` `reuseport` or `xdp`: without the kernel programs, the
         /// kernel's own hash decides.
         weights: Vec<u16> = "[]", "0" ..= "1000", live;
+        /// What decides which worker a new connection goes to. `load`: `weights` are shares under equal load; a worker that is
+        /// late with its turns gets fewer until it is not, as does one that has more connections than its share. `static`:
+        /// `weights` alone. Either way a worker that stands still for 500 ms gets none. Connections stay where they are. With
+        /// `ebpf.mode: off`, or where the kernel programs are refused, neither has an effect: the kernel's own hash decides.
+        placement: PlacementBy = "load", live;
+    }
+}
+
+choice! {
+    /// What decides which worker a new connection goes to.
+    pub enum PlacementBy {
+        /// Weights, and what each worker has to do.
+        Load = "load",
+        /// Weights.
+        Static = "static",
     }
 }
 
