@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use crate::ctl::Ctl;
+
 /// spooky: an HTTP/3 edge proxy whose packets are steered in the kernel.
 #[derive(Debug, Parser)]
 #[command(name = "spooky", version, about, max_term_width = 100)]
@@ -34,4 +36,8 @@ pub enum Command {
         #[arg(value_name = "FILE")]
         config: PathBuf,
     },
+    /// Ask a running spooky, or tell it what to do, over its control socket (`admin.socket`).
+    ///
+    /// Exit code 0 when it was done, 1 when the daemon refused, 2 when it could not be asked.
+    Ctl(Ctl),
 }

@@ -20,6 +20,7 @@
 pub mod cli;
 pub mod codec;
 pub mod controlplane;
+pub mod ctl;
 pub mod dataplane;
 pub mod id;
 pub mod snapshot;

@@ -8,6 +8,7 @@ use clap::Parser;
 use spooky_user::cli::{Cli, Command};
 use spooky_user::controlplane::config::{self, Config};
 use spooky_user::controlplane::{boot, control, settings};
+use spooky_user::ctl;
 use spooky_user::telemetry::logging;
 
 /// docs/codex/decisions/0066-mimalloc.md has the figures. AddressSanitizer only sees what its own allocator gave out.
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Check { config } => check(&config),
         Command::Run { config } => run(&config),
+        Command::Ctl(asked) => ctl::run(&asked),
     }
 }
 

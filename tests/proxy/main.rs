@@ -12,6 +12,7 @@
 //! steering_at_scale.rs  the same with many connections and a killed daemon
 //! flood.rs      packets that nobody wants, beside an honest client
 //! placement.rs     shares of new connections by load
+//! control.rs       the control socket and `spooky ctl`
 //! load.rs          the load generator and the floor it is measured against, in small numbers
 //! ```
 //!
@@ -21,6 +22,7 @@ mod admission;
 mod backends;
 mod body;
 mod cancellation;
+mod control;
 mod crosstalk;
 mod drain;
 mod faults;

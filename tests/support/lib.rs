@@ -10,6 +10,7 @@
 //! metrics.rs     scrape and compare                                certs.rs     a certificate authority of the test's own
 //! wait.rs        until a state or a deadline                       privilege.rs what needs root says so aloud
 //! hostile.rs     a backend that breaks HTTP/2                      programs.rs  where the binaries are
+//! control.rs     the control socket and `spooky ctl`
 //! http1.rs       one GET, for the admin port                    oracle.rs     an honest client beside an attack
 //! bpf.rs         the maps a daemon holds                           ports.rs     free ports; process.rs a child as a guard
 //! ../load/       socket.rs, train.rs, timers.rs: GSO, GRO and deadlines of the load generator and the floor server
@@ -20,6 +21,7 @@ pub mod bpf;
 pub mod certs;
 pub mod clients;
 pub mod config;
+pub mod control;
 pub mod hostile;
 pub mod http1;
 pub mod metrics;

@@ -4,12 +4,14 @@
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
 
-use super::admin::ProcessSource;
+use super::admin::socket::{ControlSocket, SocketError};
+use super::admin::{self, ProcessSource};
 use super::config::{self, Config};
 use super::figures::Figures;
 use super::kernel::{Kernel, KernelError};
@@ -48,6 +50,10 @@ pub struct Running {
     pub access_log: AccessLog,
     /// The admin listener, bound and not yet served.
     pub admin: TcpListener,
+    /// What the admin port and the control socket show.
+    pub state: Arc<admin::State>,
+    /// The control socket, bound and not yet served, if there is to be one.
+    pub socket: Option<ControlSocket>,
 }
 
 /// Why the process did not come up. One line, with the remedy.
@@ -61,6 +67,13 @@ pub enum BootError {
         address: SocketAddr,
         /// What the system said.
         error: io::Error,
+    },
+    /// The control socket cannot be bound.
+    Socket {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        error: SocketError,
     },
     /// Certificates stopped being usable after they were checked.
     Certificates(Vec<CertificateError>),
@@ -88,6 +101,7 @@ pub fn boot(config: Config) -> Result<Running, BootError> {
     let plan = listeners.plan(&config.listeners, certificates).map_err(BootError::Listener)?;
     let admin = TcpListener::bind(config.admin.bind)
         .map_err(|error| BootError::Admin { address: config.admin.bind, error })?;
+    let socket = control_socket(&config.admin)?;
     let kernel = Kernel::load(&settings::kernel(&config.ebpf)).map_err(BootError::Kernel)?;
     let registry = Arc::new(Registry::new(workers));
     let figures = Arc::new(Figures::new(workers));
@@ -120,6 +134,7 @@ pub fn boot(config: Config) -> Result<Running, BootError> {
     };
     let handles = makings.start_all(&access_log, orders).map_err(BootError::Worker)?;
     let memory = Watch::new(config.overload, workers, pressure, Arc::clone(&figures));
+    let state = Arc::new(admin::State::new(Arc::clone(&makings.registry)));
     let revival = Revival::new(workers, Instant::now());
     Ok(Running {
         config,
@@ -132,7 +147,16 @@ pub fn boot(config: Config) -> Result<Running, BootError> {
         figures,
         access_log,
         admin,
+        state,
+        socket,
     })
+}
+
+fn control_socket(admin: &config::Admin) -> Result<Option<ControlSocket>, BootError> {
+    let Some(path) = &admin.socket else { return Ok(None) };
+    let mode = settings::socket_mode(admin.socket_access);
+    let bound = ControlSocket::bind(path, mode);
+    bound.map(Some).map_err(|error| BootError::Socket { path: path.clone(), error })
 }
 
 // === impl BootError ===
@@ -145,6 +169,7 @@ impl fmt::Display for BootError {
                 write!(f, "admin: cannot bind tcp {address}: {error}")?;
                 bind_hint(f, error, "admin.bind", address.port(), "ss -tlpn")
             }
+            Self::Socket { path, error } => write!(f, "admin.socket: {}: {error}", path.display()),
             Self::Certificates(errors) => {
                 let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
                 f.write_str(&lines.join("; "))

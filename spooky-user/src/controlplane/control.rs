@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, LocalSet};
 use tokio::time::MissedTickBehavior;
 
-use super::admin::{self, Readiness};
+use super::admin::{self, Readiness, socket, verbs};
 use super::boot::Running;
 use super::config;
 use super::health::Scheduler;
@@ -38,10 +38,16 @@ enum Order {
     ReopenLogs,
 }
 
+/// What comes from outside.
+struct Inputs {
+    signals: Signals,
+    /// From the control socket.
+    orders: mpsc::Receiver<verbs::Order>,
+}
+
 /// The loop's state.
 struct Control {
     running: Running,
-    state: Arc<admin::State>,
     health: Scheduler,
     reading: Option<JoinHandle<Result<Candidate, Refusal>>>,
     /// SIGHUP came while a reload was being read.
@@ -62,28 +68,32 @@ pub fn run(running: Running) -> ExitCode {
 }
 
 async fn serve(running: Running) -> ExitCode {
-    let state = Arc::new(admin::State::new(Arc::clone(&running.makings.registry)));
-    let (stop_admin, admin_stopped) = oneshot::channel::<()>();
-    let mut signals = match Signals::listen() {
-        Ok(signals) => signals,
+    let (stop_admin, admin_stopped) = watch::channel(());
+    let (send_orders, orders) = mpsc::channel(socket::ORDERS_MAX);
+    let mut inputs = match Signals::listen() {
+        Ok(signals) => Inputs { signals, orders },
         Err(error) => {
             tracing::error!(%error, "signals cannot be received");
             return ExitCode::FAILURE;
         }
     };
     let mut control =
-        Control { running, state, health: Scheduler::new(), reading: None, read_again: false };
-    if !control.start(admin_stopped) {
+        Control { running, health: Scheduler::new(), reading: None, read_again: false };
+    if !control.start(&admin_stopped, send_orders) {
         return control.end(ExitCode::FAILURE).await;
     }
-    let code = control.steady(&mut signals).await;
+    let code = control.steady(&mut inputs).await;
     drop(stop_admin);
     control.end(code).await
 }
 
 impl Control {
     /// Attaches, says so, and is ready. `false` when the kernel side was required and refused.
-    fn start(&mut self, admin_stopped: oneshot::Receiver<()>) -> bool {
+    fn start(
+        &mut self,
+        admin_stopped: &watch::Receiver<()>,
+        orders: mpsc::Sender<verbs::Order>,
+    ) -> bool {
         let running = &mut self.running;
         if let Err(error) = running.supervisor.attach(&running.workers, Instant::now()) {
             tracing::error!(%error, "ebpf");
@@ -103,13 +113,14 @@ impl Control {
             }
         }
         self.health.reconcile(&running.makings.snapshot.load().clusters);
-        self.serve_admin(admin_stopped);
-        self.state.set_readiness(Readiness::Ready);
+        self.serve_admin(admin_stopped.clone());
+        self.serve_socket(admin_stopped.clone(), orders);
+        self.running.state.set_readiness(Readiness::Ready);
         true
     }
 
-    fn serve_admin(&self, stopped: oneshot::Receiver<()>) {
-        let state = Arc::clone(&self.state);
+    fn serve_admin(&self, mut stopped: watch::Receiver<()>) {
+        let state = Arc::clone(&self.running.state);
         let Ok(listener) = self.running.admin.try_clone() else {
             tracing::error!("the admin listener cannot be served");
             return;
@@ -117,7 +128,7 @@ impl Control {
         tokio::task::spawn_local(async move {
             let shutdown = async {
                 // An error means that the sender is gone: time to stop too.
-                let _ = stopped.await;
+                let _ = stopped.changed().await;
             };
             if let Err(error) = admin::serve(listener, state, shutdown).await {
                 tracing::error!(%error, "admin server ended");
@@ -125,8 +136,29 @@ impl Control {
         });
     }
 
+    fn serve_socket(&self, mut stopped: watch::Receiver<()>, orders: mpsc::Sender<verbs::Order>) {
+        let Some(control) = &self.running.socket else { return };
+        let listener = match control.listener() {
+            Ok(listener) => listener,
+            Err(error) => {
+                tracing::error!(%error, "the control socket cannot be served");
+                return;
+            }
+        };
+        tracing::info!("control {}", control.path().display());
+        let state = Arc::clone(&self.running.state);
+        tokio::task::spawn_local(async move {
+            let shutdown = async {
+                let _ = stopped.changed().await;
+            };
+            if let Err(error) = socket::serve(listener, state, orders, shutdown).await {
+                tracing::error!(%error, "control socket ended");
+            }
+        });
+    }
+
     /// Until a signal asks for the end, or no worker is left.
-    async fn steady(&mut self, signals: &mut Signals) -> ExitCode {
+    async fn steady(&mut self, inputs: &mut Inputs) -> ExitCode {
         let mut beat = tokio::time::interval(BEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -138,12 +170,13 @@ impl Control {
                         return ExitCode::FAILURE;
                     }
                 }
-                order = signals.next() => match order {
-                    Order::Shutdown => return self.drain(signals, &mut beat).await,
+                order = inputs.signals.next() => match order {
+                    Order::Shutdown => return self.drain(inputs, &mut beat).await,
                     Order::Reload => self.begin_reload(),
                     Order::ReopenLogs => self.running.access_log.reopen(),
                 },
                 read = finished(&mut self.reading) => self.finish_reload(read),
+                Some(order) = inputs.orders.recv() => order.carry_out(&mut self.running),
             }
         }
     }
@@ -154,7 +187,7 @@ impl Control {
         self.running.supervisor.beat(&self.running.workers, Instant::now());
         let workers = self.running.workers.len();
         let alive = self.running.supervisor.alive();
-        self.state.set_readiness(if alive == workers {
+        self.running.state.set_readiness(if alive == workers {
             Readiness::Ready
         } else {
             Readiness::Degraded(format!("{alive} of {workers} workers run"))
@@ -273,10 +306,10 @@ impl Control {
     // === the end ===
 
     /// Every worker finishes what it has; a second signal or the deadline cuts it short.
-    async fn drain(&mut self, signals: &mut Signals, beat: &mut tokio::time::Interval) -> ExitCode {
+    async fn drain(&mut self, inputs: &mut Inputs, beat: &mut tokio::time::Interval) -> ExitCode {
         let timeout = self.running.config.shutdown.drain_timeout;
         tracing::info!(?timeout, "draining: nothing new is accepted");
-        self.state.set_readiness(Readiness::Draining);
+        self.running.state.set_readiness(Readiness::Draining);
         self.running.supervisor.drain();
         for worker in &self.running.workers {
             worker.inbox.drain();
@@ -292,7 +325,8 @@ impl Control {
                     }
                     self.running.supervisor.beat(&self.running.workers, Instant::now());
                 }
-                order = signals.next() => match order {
+                Some(order) = inputs.orders.recv() => order.carry_out(&mut self.running),
+                order = inputs.signals.next() => match order {
                     Order::Shutdown => {
                         tracing::warn!("second signal: ending now, requests in flight are cut");
                         return ExitCode::FAILURE;

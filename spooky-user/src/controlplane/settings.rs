@@ -27,6 +27,15 @@ pub fn kernel(ebpf: &config::Ebpf) -> kernel::Settings {
     }
 }
 
+/// Mode of the control socket's file. Who may write to it may connect.
+#[must_use]
+pub fn socket_mode(access: schema::SocketAccess) -> u32 {
+    match access {
+        schema::SocketAccess::Owner => 0o600,
+        schema::SocketAccess::Group => 0o660,
+    }
+}
+
 /// For [`access_log::AccessLog::open`].
 #[must_use]
 pub fn access_log(settings: &config::AccessLog) -> access_log::Target {

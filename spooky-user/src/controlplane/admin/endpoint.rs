@@ -7,17 +7,24 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::{Body, Bytes};
 
+use super::verbs::{VERBS, Verb};
 use super::{Readiness, State};
 use crate::codec::authority::Authority;
 use crate::telemetry::metrics;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
+/// Answers from the state alone.
+pub(super) type Show = fn(&State) -> Response<Full<Bytes>>;
+
 const LIST: &str = "\
 spooky admin port
 
 /health   200 when ready, 503 with the reason otherwise
 /metrics  Prometheus text
+
+on the control socket (admin.socket) also:
+
 ";
 
 /// Answers one request. `local` is the address the port is bound to.
@@ -35,18 +42,39 @@ pub(super) fn respond<B: Body>(
     if !request.body().is_end_stream() {
         return text(StatusCode::PAYLOAD_TOO_LARGE, "no request here has content\n");
     }
-    let answer: fn(&State) -> Response<Full<Bytes>> = match request.uri().path() {
-        "/" => |_state| text(StatusCode::OK, LIST),
-        "/health" => health,
-        "/metrics" => metrics,
-        _ => return text(StatusCode::NOT_FOUND, "no such endpoint; / lists them\n"),
-    };
+    match shown(request.uri().path()) {
+        Some(answer) => show(request, state, answer),
+        None => text(StatusCode::NOT_FOUND, "no such endpoint; / lists them\n"),
+    }
+}
+
+/// What a path shows; on the control socket as well.
+pub(super) fn shown(path: &str) -> Option<Show> {
+    match path {
+        "/" => Some(|_state| text(StatusCode::OK, list())),
+        "/health" => Some(health),
+        "/metrics" => Some(metrics),
+        _ => None,
+    }
+}
+
+/// Answers with what a path shows.
+pub(super) fn show<B>(request: &Request<B>, state: &State, answer: Show) -> Response<Full<Bytes>> {
     if request.method() != Method::GET && request.method() != Method::HEAD {
         let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return response;
     }
     answer(state)
+}
+
+fn list() -> String {
+    let rows = VERBS.iter().map(|verb| {
+        let Verb { method, path, help, .. } = verb;
+        format!("{method:<4} {path:<16}  {help}\n")
+    });
+    let rows: String = rows.collect();
+    format!("{LIST}{rows}")
 }
 
 fn health(state: &State) -> Response<Full<Bytes>> {

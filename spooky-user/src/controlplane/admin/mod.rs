@@ -1,18 +1,21 @@
-//! The admin port: plain HTTP/1.1 on loopback, for metrics and health. May import: telemetry, codec, sys.
+//! The admin port: plain HTTP/1.1 on loopback, for metrics and health; and the control socket, where the same server takes
+//! orders. May import: telemetry, codec, sys; verbs also boot's state.
 //!
 //! Endpoints (one flat table in `endpoint`):
 //! - `GET /` — this list
 //! - `GET /health` — 200 when ready, 503 with the reason otherwise
 //! - `GET /metrics` — Prometheus text
 //!
-//! It reads and never changes anything. Bounds: [`CONNECTIONS_MAX`] connections, one request each, [`CONNECTION_TIME_MAX`] for
+//! The port reads and never changes anything; `socket` and `verbs` are what changes. Bounds: [`CONNECTIONS_MAX`] connections, one request each, [`CONNECTION_TIME_MAX`] for
 //! all of it, no request content. A web page must not reach it through a name that it points at loopback, so the `Host` has to
 //! be a loopback name or address with the right port.
 
 mod endpoint;
 mod process;
+pub mod socket;
 #[cfg(test)]
 mod tests;
+pub mod verbs;
 
 use std::fmt;
 use std::future::Future;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::schema::{Attach, EbpfMode, Level, LogFormat, OnFailure};
+use super::schema::{Attach, EbpfMode, Level, LogFormat, OnFailure, SocketAccess};
 use crate::dataplane::balance::{HashOn, Policy};
 use crate::dataplane::filter::rate_limit;
 use crate::dataplane::quic::settings::{Http3Settings, QuicSettings};
@@ -212,11 +212,15 @@ pub struct RouteConfig {
     pub rate_limit: Option<rate_limit::Settings>,
 }
 
-/// Metrics and health.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Metrics and health, and control.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admin {
     /// A loopback address; port 0 is any free one.
     pub bind: SocketAddr,
+    /// The control socket's whole path, if there is to be one.
+    pub socket: Option<PathBuf>,
+    /// Who may connect to it.
+    pub socket_access: SocketAccess,
 }
 
 /// What SIGTERM does.

@@ -21,6 +21,8 @@ pub fn restart_only_changes(old: &Config, new: &Config) -> Vec<String> {
     note(old.ebpf.attach != new.ebpf.attach, "ebpf.attach");
     note(old.ebpf.on_failure != new.ebpf.on_failure, "ebpf.on_failure");
     note(old.ebpf.sample_drops != new.ebpf.sample_drops, "ebpf.sample_drops");
-    note(old.admin != new.admin, "admin.bind");
+    note(old.admin.bind != new.admin.bind, "admin.bind");
+    note(old.admin.socket != new.admin.socket, "admin.socket");
+    note(old.admin.socket_access != new.admin.socket_access, "admin.socket_access");
     changes
 }

@@ -11,6 +11,8 @@ use crate::controlplane::config::schema::{self, EbpfMode, PlacementBy, WorkerCou
 
 /// The worker number has 8 bits in a connection ID.
 const WORKERS_MAX: u16 = 256;
+/// `sun_path` of unix(7), less its final zero.
+const SOCKET_PATH_MAX: usize = 107;
 
 pub(super) fn log(log: &schema::Log) -> Log {
     Log { level: log.level, format: log.format }
@@ -93,7 +95,29 @@ pub(super) fn admin(checker: &mut Checker<'_>, admin: &schema::Admin) -> Option<
             ),
         );
     }
-    Some(Admin { bind })
+    if let Some(socket) = &admin.socket {
+        control_socket(checker, socket);
+    }
+    Some(Admin { bind, socket: admin.socket.clone(), socket_access: admin.socket_access })
+}
+
+fn control_socket(checker: &mut Checker<'_>, socket: &Path) {
+    let path = "admin.socket";
+    if checker.is_faulty(path) {
+        return;
+    }
+    let length = socket.as_os_str().len();
+    match socket.parent() {
+        _ if length > SOCKET_PATH_MAX => checker.problem(
+            path,
+            format!("{length} octets are too many for a socket's path; at most {SOCKET_PATH_MAX}"),
+        ),
+        Some(folder) if socket.is_absolute() && !folder.is_dir() => {
+            checker.problem(path, format!("there is no directory {}", folder.display()));
+        }
+        Some(_) if socket.is_absolute() && !socket.is_dir() => {}
+        _ => checker.problem(path, "write the whole path of a file, from / on"),
+    }
 }
 
 /// More is given up the scarcer memory is.

@@ -208,10 +208,26 @@ choice! {
 }
 
 section! {
-    /// Metrics and health, over HTTP/1.1.
+    /// Metrics and health over HTTP/1.1, and a socket for control.
     pub struct Admin {
         /// Address and port of `/metrics` and `/health`. Loopback only: it asks nobody who they are.
         bind: String = "\"127.0.0.1:9901\"", restart;
+        /// A unix socket for `spooky ctl`, which changes things while spooky runs; such as /run/spooky/spooky.sock, where
+        /// `spooky ctl` looks by itself. Without it there is none. Its directory has to be there.
+        socket: Option<PathBuf> = "null", restart;
+        /// Who may connect to it: the `owner`, who is whoever starts spooky, or the owner and the file's `group`. Whoever may
+        /// connect may do all that `spooky ctl` can. Root always may.
+        socket_access: SocketAccess = "owner", restart;
+    }
+}
+
+choice! {
+    /// Who may connect to the control socket.
+    pub enum SocketAccess {
+        /// Mode 0600.
+        Owner = "owner",
+        /// Mode 0660.
+        Group = "group",
     }
 }
 

@@ -10,7 +10,7 @@ mod upstream;
 
 pub use host::{
     Access, AccessDefault, AccessLog, AccessLogFormat, Admin, Attach, Ebpf, EbpfMode, Level, Log,
-    LogFormat, OnFailure, Overload, PlacementBy, Shutdown, WorkerCount, Workers,
+    LogFormat, OnFailure, Overload, PlacementBy, Shutdown, SocketAccess, WorkerCount, Workers,
 };
 pub use listener::{
     AddressValidation, Certificate, CidSection, Congestion, ConnectionWindow, Http3, Listener,
