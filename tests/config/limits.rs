@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::sync::Arc;
 
+use spooky_user::controlplane::abuse::Shown;
 use spooky_user::controlplane::config::manual;
 use spooky_user::controlplane::figures::Figures;
 use spooky_user::dataplane::exchange::error::{Kind, ProxyError};
@@ -34,6 +35,7 @@ fn quoted(cell: &str) -> Vec<&str> {
 fn rendered() -> String {
     let registry = Registry::new(1);
     registry.add_source(Arc::new(Figures::new(1)));
+    registry.add_source(Arc::new(Shown::default()));
     let worker = registry.worker(WorkerId(0));
     let endpoint = registry.endpoint("app", "b1");
     for kind in [Kind::MemoryScarce, Kind::ConnectionLost] {

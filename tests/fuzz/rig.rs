@@ -80,9 +80,10 @@ impl Server {
         let issuer = Issuer::new(secrets, owner);
         let listener =
             Listener::new(LISTENER, config.expect("a configuration"), quic, issuer, 1, clock);
-        let mut endpoint = Endpoint::new(Arc::clone(&metrics));
+        let mut endpoint = Endpoint::new(Arc::clone(&metrics), Arc::default());
         endpoint.open(listener);
-        let shared = Shared::new(http3, LISTENER, Arc::clone(&metrics)).expect("quiche allocates");
+        let shared = Shared::new(http3, LISTENER, Arc::clone(&metrics), Arc::default())
+            .expect("quiche allocates");
         let (ready, shared) = (Rc::default(), Rc::new(shared));
         Self { endpoint, metrics, ready, now, shared, builder: Builder::new() }
     }

@@ -108,5 +108,6 @@ pub(crate) fn context(endpoint: &Arc<Endpoint>, metrics: &Arc<WorkerMetrics>) ->
         unrouted: registry.unrouted(),
         snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
         pressure: Arc::new(Pressure::default()),
+        reports: Arc::default(),
     }))
 }

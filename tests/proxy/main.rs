@@ -11,13 +11,14 @@
 //! memory.rs        what is given up when memory is scarce           admission.rs what a route admits
 //! steering_at_scale.rs  the same with many connections and a killed daemon
 //! flood.rs      packets that nobody wants, beside an honest client
-//! placement.rs     shares of new connections by load
+//! placement.rs     shares of new connections by load           abuse.rs     clients that do harm
 //! control.rs       the control socket and `spooky ctl`
 //! load.rs          the load generator and the floor it is measured against, in small numbers
 //! ```
 //!
 //! Each test asserts what the client saw, and where the way of a packet or request matters, the metrics that prove it.
 
+mod abuse;
 mod admission;
 mod backends;
 mod body;

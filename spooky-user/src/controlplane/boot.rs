@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 
+use super::abuse;
 use super::admin::socket::{ControlSocket, SocketError};
 use super::admin::{self, ProcessSource};
 use super::config::{self, Config};
@@ -20,6 +21,7 @@ use super::overload::Watch;
 use super::settings;
 use super::supervise::Supervisor;
 use super::workers::{Makings, Revival};
+use crate::dataplane::abuse::Reports;
 use crate::dataplane::pressure::Pressure;
 use crate::dataplane::quic::tls::CertificateError;
 use crate::dataplane::worker::stray::Strays;
@@ -36,6 +38,8 @@ pub struct Running {
     pub workers: Vec<Handle>,
     /// When those that have ended start again.
     pub revival: Revival,
+    /// What watches clients.
+    pub abuse: abuse::Loop,
     /// What watches memory.
     pub memory: Watch,
     /// What they are made from.
@@ -123,6 +127,7 @@ pub fn boot(config: Config) -> Result<Running, BootError> {
     let first = config::compile(&config, listeners.names(), None, &registry);
     let snapshot = Arc::new(ArcSwap::from_pointee(first));
     let pressure = Arc::new(Pressure::default());
+    let reports: Vec<Arc<Reports>> = (0..workers).map(|_| Arc::default()).collect();
     let makings = Makings {
         generation: GENERATION,
         count: config.workers.count,
@@ -131,8 +136,11 @@ pub fn boot(config: Config) -> Result<Running, BootError> {
         registry,
         strays,
         pressure: Arc::clone(&pressure),
+        reports: reports.clone(),
     };
     let handles = makings.start_all(&access_log, orders).map_err(BootError::Worker)?;
+    let abuse = abuse::Loop::new(config.abuse.clone(), &config.access.allow, reports);
+    makings.registry.add_source(abuse.source());
     let memory = Watch::new(config.overload, workers, pressure, Arc::clone(&figures));
     let state = Arc::new(admin::State::new(Arc::clone(&makings.registry)));
     let revival = Revival::new(workers, Instant::now());
@@ -140,6 +148,7 @@ pub fn boot(config: Config) -> Result<Running, BootError> {
         config,
         workers: handles,
         supervisor,
+        abuse,
         revival,
         memory,
         makings,

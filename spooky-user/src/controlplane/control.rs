@@ -184,6 +184,7 @@ impl Control {
     fn beat(&mut self) {
         self.reap_listeners();
         self.running.memory.beat();
+        self.sentence(Instant::now());
         self.running.supervisor.beat(&self.running.workers, Instant::now());
         let workers = self.running.workers.len();
         let alive = self.running.supervisor.alive();
@@ -192,6 +193,20 @@ impl Control {
         } else {
             Readiness::Degraded(format!("{alive} of {workers} workers run"))
         });
+    }
+
+    /// Takes what workers report of clients, and does something about those who do harm.
+    fn sentence(&mut self, now: Instant) {
+        for sentence in self.running.abuse.beat(now) {
+            tracing::warn!(
+                prefix = %sentence.prefix,
+                ttl = ?sentence.ttl,
+                reason = sentence.reason(),
+                score = sentence.score.round(),
+                earlier = sentence.earlier,
+                "a prefix would be blocked for abuse, were abuse.mode not dry_run"
+            );
+        }
     }
 
     /// Starts workers again that have ended. `false` when there is none left, and one could not be started.
@@ -273,6 +288,7 @@ impl Control {
         running.supervisor.set_listeners(&running.listeners);
         running.supervisor.set_placement(&config.workers.weights, config.workers.follows_load);
         running.supervisor.set_access(&config.access);
+        running.abuse.configure(config.abuse.clone(), &config.access.allow);
         running.memory.set(config.overload);
         running.config = config;
         let snapshot = running.makings.snapshot.load();

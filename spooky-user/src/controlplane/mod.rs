@@ -3,11 +3,12 @@
 //!
 //! `boot` brings everything up, `control` is the loop until the end, `workers` starts
 //! and `supervise` watches the workers, `placement` shares new connections out among them, `listeners` knows where
-//! clients connect, `overload` watches memory, `reload` takes a new
+//! clients connect, `overload` watches memory, `abuse` clients that do harm, `reload` takes a new
 //! configuration whole or not at all, `settings` puts it into the words of those who carry it out, `figures` are the numbers
 //! of this plane; `config`, `kernel`, `health` and `admin` do
 //! what their names say.
 
+pub mod abuse;
 pub mod admin;
 pub mod boot;
 pub mod config;

@@ -14,6 +14,7 @@ use arc_swap::ArcSwap;
 use super::boot::Running;
 use super::kernel::KernelError;
 use super::listeners::PlanError;
+use crate::dataplane::abuse::Reports;
 use crate::dataplane::pressure::Pressure;
 use crate::dataplane::proxy;
 use crate::dataplane::worker::inbox::{Inbox, Order, Pulse};
@@ -49,6 +50,8 @@ pub struct Makings {
     pub strays: Arc<Strays>,
     /// How scarce memory is.
     pub pressure: Arc<Pressure>,
+    /// What clients do that they should not, by worker.
+    pub reports: Vec<Arc<Reports>>,
 }
 
 /// When workers that have ended are started again.
@@ -165,6 +168,7 @@ impl Makings {
                 unrouted: self.registry.unrouted(),
                 snapshot: Arc::clone(&self.snapshot),
                 pressure: Arc::clone(&self.pressure),
+                reports: self.reports.get(id.index()).map(Arc::clone).unwrap_or_default(),
             },
         })
     }

@@ -1,5 +1,6 @@
 //! The data plane: one worker's life. Imports nothing from `controlplane`.
 
+pub mod abuse;
 pub mod balance;
 pub mod downstream;
 pub mod exchange;

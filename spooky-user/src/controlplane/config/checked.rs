@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::super::abuse;
 use super::schema::{Attach, EbpfMode, Level, LogFormat, OnFailure, SocketAccess};
 use crate::dataplane::balance::{HashOn, Policy};
 use crate::dataplane::filter::rate_limit;
@@ -35,6 +36,8 @@ pub struct Config {
     pub ebpf: Ebpf,
     /// Who may connect.
     pub access: Access,
+    /// What is done about clients that do harm.
+    pub abuse: abuse::Settings,
     /// At least one, by [`ClusterId`].
     pub upstreams: Vec<UpstreamConfig>,
     /// At least one, by [`crate::id::RouteId`].

@@ -120,15 +120,16 @@ impl Placement {
         Duration::from_secs_f64(self.lags.get(worker).copied().unwrap_or(0.0))
     }
 
-    /// How much of what would come to this worker by its weight it should keep, 255 being all of it: for flows that are not
-    /// placed by the table but have come to a worker's own receive queue already.
+    /// How many of the 256 slots' new flows a worker should keep that have come to its own receive queue: all of them unless it has
+    /// less than its weight's share, else as much less. For [`super::kernel::QueueShare`].
     #[must_use]
-    pub fn keeps(&self, worker: usize) -> u8 {
+    pub fn keeps(&self, worker: usize) -> u16 {
         let fair: Vec<f64> = self.weights.iter().map(|weight| f64::from(*weight)).collect();
         let share = self.shares.get(worker).copied().map_or(0, u32::from);
         match apportion(&fair).get(worker).copied().map_or(0, u32::from) {
-            0 => u8::MAX * u8::from(share > 0),
-            fair => u8::try_from(share * 255 / fair).unwrap_or(u8::MAX),
+            0 if share > 0 => SLOTS,
+            0 => 0,
+            fair => u16::try_from(share * u32::from(SLOTS) / fair).unwrap_or(SLOTS).min(SLOTS),
         }
     }
 

@@ -87,7 +87,7 @@ fn equal_load_is_the_weights() {
     let looks = [look(100, 3, 50), look(100, 9, 51), look(50, 0, 24), look(0, 0, 9)];
     assert_eq!(placement.beat(&looks, now), [103, 102, 51, 0]);
     assert_eq!(placement.beat(&looks, now + BEAT), [103, 102, 51, 0]);
-    assert_eq!([0, 1, 2, 3].map(|worker| placement.keeps(worker)), [255, 255, 255, 0]);
+    assert_eq!([0, 1, 2, 3].map(|worker| placement.keeps(worker)), [256, 256, 256, 0]);
     assert_eq!(placement.moves(), 256, "the first table, and nothing since");
 }
 

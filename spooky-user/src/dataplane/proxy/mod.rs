@@ -18,6 +18,7 @@ use arc_swap::{ArcSwap, Cache};
 
 use self::budget::Budgets;
 use self::record::Record;
+use super::abuse::Reports;
 use super::exchange::Exchange;
 use super::exchange::blame::Death;
 use super::exchange::error::{Kind, ProxyError};
@@ -48,6 +49,8 @@ pub struct Context {
     pub pressure: Arc<Pressure>,
     /// Counts requests that no route matched.
     pub unrouted: Arc<RouteMetrics>,
+    /// What clients do that they should not.
+    pub reports: Arc<Reports>,
     snapshot: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
     request_ids: RefCell<Generator>,
     serving: Cell<usize>,
@@ -69,6 +72,8 @@ pub struct Parts {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     /// See [`Context`].
     pub pressure: Arc<Pressure>,
+    /// See [`Context`].
+    pub reports: Arc<Reports>,
 }
 
 /// How far an exchange had come when it failed: whether the client can still be told by a status.
@@ -189,6 +194,7 @@ impl Context {
             access_log: parts.access_log,
             unrouted: parts.unrouted,
             pressure: parts.pressure,
+            reports: parts.reports,
             snapshot: RefCell::new(Cache::new(parts.snapshot)),
             request_ids: RefCell::new(Generator::new()),
             serving: Cell::new(0),

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use http::header::{REFERER, USER_AGENT};
 
 use super::Context;
+use crate::dataplane::abuse::Event;
 use crate::dataplane::exchange::Exchange;
 use crate::dataplane::exchange::error::{Kind, ProxyError};
 use crate::dataplane::route::Route;
@@ -74,6 +75,11 @@ impl<'s> Record<'s> {
     /// The request is over.
     pub(super) fn finish(self, exchange: &Exchange, snapshot: &Snapshot, context: &Context) {
         let duration = Instant::now().saturating_duration_since(exchange.opened);
+        match self.status {
+            Some(429) => context.reports.report(exchange.client.address, Event::RateLimit),
+            Some(400..=499) => context.reports.report(exchange.client.address, Event::ClientError),
+            _ => {}
+        }
         let metrics = self.route.map_or(&context.unrouted, |route| &route.metrics);
         metrics.shard(context.worker).finished(
             self.status.unwrap_or(0),

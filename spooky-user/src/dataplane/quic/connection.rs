@@ -27,6 +27,8 @@ use crate::telemetry::reason::{CloseReason, HandshakeFailure};
 /// How often a busy connection's round trips and losses are added to the metrics.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
+/// RFC 9000 §20.1; NO_ERROR is below it.
+const INTERNAL_ERROR: u64 = 0x1;
 /// RFC 9000 §20.1.
 const TRANSPORT_PARAMETER_ERROR: u64 = 0x8;
 /// A datagram so long after the first is no part of the same flight: the client waits for us.
@@ -71,6 +73,8 @@ pub struct Connection<S> {
     pub(super) last_source: SocketAddr,
     pub(super) accepted: Instant,
     handshake_deadline: Option<Instant>,
+    /// The handshake has failed, and nobody was told yet.
+    failed: bool,
     /// The deadline of a client that has shown that it can receive.
     last_deadline: Instant,
     /// A time in the worker's heap at or before which this connection will be looked at.
@@ -149,6 +153,7 @@ impl<S> Connection<S> {
             last_source: path.peer,
             accepted: now,
             handshake_deadline: Some(now + settings.handshake_timeout),
+            failed: false,
             last_deadline: now + settings.handshake_timeout * PATIENCE_FACTOR,
             timer: None,
             queued: false,
@@ -198,6 +203,7 @@ impl<S> Connection<S> {
             self.handshake_deadline = None;
             if !self.transport.is_established() && !self.transport.is_closed() {
                 metrics.handshakes_failed.inc(HandshakeFailure::Timeout);
+                self.failed = true;
                 //= https://www.rfc-editor.org/rfc/rfc9000#section-10.3
                 //# An endpoint that wishes to communicate a fatal connection error MUST use
                 //# a CONNECTION_CLOSE frame if it is able.
@@ -410,8 +416,21 @@ impl<S> Connection<S> {
     pub(super) fn note_handshake_failure(&mut self, metrics: &WorkerMetrics) {
         if let Some(failure) = self.handshake_failure() {
             self.handshake_deadline = None;
+            self.failed = true;
             metrics.handshakes_failed.inc(failure);
         }
+    }
+
+    /// Whether the handshake has failed of a client that can receive where it says it is: true once.
+    pub(super) fn take_failure(&mut self) -> bool {
+        std::mem::take(&mut self.failed) && self.credit.is_validated()
+    }
+
+    /// Whether we have closed the connection because its client broke a rule of QUIC; those of HTTP/3 are the session's.
+    pub(super) fn has_violated(&self) -> bool {
+        let rule =
+            |error: &quiche::ConnectionError| !error.is_app && error.error_code > INTERNAL_ERROR;
+        self.transport.is_established() && self.transport.local_error().is_some_and(rule)
     }
 
     /// Why the handshake failed; `None` when it has not, or when that was counted.

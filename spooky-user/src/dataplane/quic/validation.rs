@@ -46,6 +46,11 @@ impl Credit {
         self.validated = true;
     }
 
+    /// It has shown that it can.
+    pub(super) fn is_validated(&self) -> bool {
+        self.validated
+    }
+
     /// The largest datagram that may be made now; `None` for any, 0 for none.
     //= https://www.rfc-editor.org/rfc/rfc9000#section-8.1
     //# Prior to validating the client address, servers MUST NOT send more than

@@ -18,6 +18,7 @@ use super::socket::Socket;
 use super::thread::StartError;
 use super::turn::Worker;
 use super::{ListenerSetup, Terms};
+use crate::dataplane::abuse::Reports;
 use crate::dataplane::downstream::h3::session::Shared;
 use crate::dataplane::packet::udp::Udp;
 use crate::dataplane::quic::cid::Issuer;
@@ -42,7 +43,7 @@ pub(super) struct Closing {
 pub fn rehearse(terms: &Terms) -> Result<(), StartError> {
     let owner = Owner { worker: 0, generation: 0 };
     transport(terms, owner, 1, Instant::now())?;
-    session(terms, &Arc::default()).map(drop)
+    session(terms, &Arc::default(), &Arc::default()).map(drop)
 }
 
 impl Worker {
@@ -93,7 +94,7 @@ impl Worker {
     }
 
     fn set_terms(&mut self, terms: &Terms, now: Instant) -> Result<(), StartError> {
-        let shared = session(terms, &self.metrics)?;
+        let shared = session(terms, &self.metrics, &self.context.reports)?;
         let listener = transport(terms, self.owner, self.workers, now)?;
         self.endpoint.open(listener);
         self.sessions.retain(|it| it.listener != terms.id);
@@ -153,8 +154,12 @@ fn covers(wide: SocketAddr, narrow: SocketAddr) -> bool {
 }
 
 /// What the HTTP/3 sessions of a listener share.
-fn session(terms: &Terms, metrics: &Arc<WorkerMetrics>) -> Result<Shared, StartError> {
-    Shared::new(&terms.http3, terms.id, Arc::clone(metrics))
+fn session(
+    terms: &Terms,
+    metrics: &Arc<WorkerMetrics>,
+    reports: &Arc<Reports>,
+) -> Result<Shared, StartError> {
+    Shared::new(&terms.http3, terms.id, Arc::clone(metrics), Arc::clone(reports))
         .map_err(|error| StartError::Transport(error.to_string()))
 }
 

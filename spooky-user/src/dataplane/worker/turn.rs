@@ -98,7 +98,7 @@ impl Worker {
             id: setup.id,
             owner,
             workers: setup.workers,
-            endpoint: Endpoint::new(Arc::clone(&metrics)),
+            endpoint: Endpoint::new(Arc::clone(&metrics), Arc::clone(&setup.proxy.reports)),
             sockets: Vec::new(),
             sessions: Vec::new(),
             closing: Vec::new(),

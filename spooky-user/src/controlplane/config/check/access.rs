@@ -92,7 +92,7 @@ fn list_file(checker: &mut Checker<'_>, path: &str, file: &Path) -> Vec<IpNet> {
 }
 
 /// A network, or one address; host bits must be clear, for they mean that somebody thought of another length.
-fn network(text: &str) -> Result<IpNet, String> {
+pub(super) fn network(text: &str) -> Result<IpNet, String> {
     if let Ok(address) = text.parse::<IpAddr>() {
         return Ok(IpNet::from(address.to_canonical()));
     }

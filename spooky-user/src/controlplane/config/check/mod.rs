@@ -2,6 +2,7 @@
 //! is noted and checking goes on; [`check`] gives a [`Config`] that is only good when there is none. May import: its parent's
 //! modules and the compiled types of the data plane.
 
+mod abuse;
 mod access;
 mod host;
 mod listener;
@@ -33,6 +34,7 @@ pub(super) fn check(
     let mut checker = Checker { places, problems };
     let listeners = listener::check(&mut checker, &file.listeners);
     let access = access::check(&mut checker, &file.access);
+    let abuse = abuse::check(&mut checker, &file.abuse);
     let upstreams = upstream::check(&mut checker, &file.upstreams);
     let names: Vec<&str> = file.upstreams.0.iter().map(|(name, _)| name.as_str()).collect();
     let routes = route::check(&mut checker, &file.routes, &names);
@@ -49,6 +51,7 @@ pub(super) fn check(
         listeners,
         ebpf,
         access,
+        abuse,
         upstreams,
         routes,
         admin: admin?,

@@ -3,11 +3,13 @@
 //!
 //! The doc comment of a key is its entry in `docs/configuration/reference.md`: write it for the operator.
 
+mod abuse;
 mod host;
 mod listener;
 mod route;
 mod upstream;
 
+pub use abuse::{Abuse, AbuseMode, AbuseWeights};
 pub use host::{
     Access, AccessDefault, AccessLog, AccessLogFormat, Admin, Attach, Ebpf, EbpfMode, Level, Log,
     LogFormat, OnFailure, Overload, PlacementBy, Shutdown, SocketAccess, WorkerCount, Workers,
@@ -42,6 +44,8 @@ section! {
         /// Which source addresses may connect. In mode `xdp` the kernel drops the others' packets before the network stack
         /// sees them; without it, spooky drops them.
         access: Access = "{}";
+        /// What is done about clients that do harm.
+        abuse: Abuse = "{}";
         /// Groups of backends, by a name of your choice. At least one.
         upstreams: Named<Upstream> = required;
         /// Which requests go to which upstream. At least one. The order does not matter: the most specific host wins, then

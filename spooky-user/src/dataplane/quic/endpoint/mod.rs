@@ -21,6 +21,7 @@ use super::coalesced;
 use super::connection::Connection;
 use super::reset;
 use super::sources::Source;
+use crate::dataplane::abuse::{Event, Reports};
 use crate::dataplane::packet::Datagram;
 use crate::dataplane::packet::udp::canonical_ip;
 use crate::id::{ConnectionKey, ListenerId};
@@ -63,6 +64,7 @@ pub struct Endpoint<S> {
     originals: HashMap<(u8, [u8; 20]), ConnectionKey>,
     listeners: Vec<Listener>,
     metrics: Arc<WorkerMetrics>,
+    reports: Arc<Reports>,
     draining: bool,
     /// There is no memory for new connections.
     scarce: bool,
@@ -102,7 +104,7 @@ impl Hasher for IssuedHasher {
 impl<S> Endpoint<S> {
     /// No listeners and no connections yet.
     #[must_use]
-    pub fn new(metrics: Arc<WorkerMetrics>) -> Self {
+    pub fn new(metrics: Arc<WorkerMetrics>, reports: Arc<Reports>) -> Self {
         Self {
             slots: Vec::new(),
             free: Vec::new(),
@@ -111,6 +113,7 @@ impl<S> Endpoint<S> {
             originals: HashMap::new(),
             listeners: Vec::new(),
             metrics,
+            reports,
             draining: false,
             scarce: false,
             connections_max: usize::MAX,
@@ -342,6 +345,9 @@ impl<S> Endpoint<S> {
             }
         }
         connection.note_handshake_failure(&self.metrics);
+        if connection.take_failure() {
+            self.reports.report(canonical_ip(connection.client()), Event::Handshake);
+        }
         if connection.half_open && connection.transport.is_established() {
             connection.half_open = false;
             connection.handshake_ended();
@@ -406,6 +412,12 @@ impl<S> Endpoint<S> {
         }
         connection.report(&self.metrics);
         connection.note_handshake_failure(&self.metrics);
+        let client = canonical_ip(connection.client());
+        if connection.take_failure() {
+            self.reports.report(client, Event::Handshake);
+        } else if connection.has_violated() {
+            self.reports.report(client, Event::Violation);
+        }
         self.metrics.connections_closed.inc(connection.close_reason());
         self.metrics.connections_active.dec();
         Some(connection)

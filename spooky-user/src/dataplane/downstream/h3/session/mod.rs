@@ -27,6 +27,7 @@ use super::resets::Resets;
 use super::stream::{Flushed, Stream, StreamHasher};
 use crate::codec::field::{self, Answer, Malformed};
 use crate::codec::forwarded;
+use crate::dataplane::abuse::Event as Harm;
 use crate::dataplane::exchange::blame::Blame;
 use crate::dataplane::exchange::error::Kind;
 use crate::dataplane::exchange::link::{Link, Outbound};
@@ -45,6 +46,8 @@ pub struct Session {
     shared: Rc<Shared>,
     mailbox: Rc<Mailbox>,
     cid: [u8; 20],
+    /// The client's validated address, from the first turn on.
+    client: Option<IpAddr>,
     /// The client's address and its text for backends, from its first request on.
     forwarded_for: Option<(IpAddr, HeaderValue)>,
     /// Above every request stream seen: the ID a GOAWAY would carry.
@@ -76,6 +79,8 @@ pub struct Session {
     settings_judged: bool,
     /// The connection was closed for what the client did.
     shut: bool,
+    /// That was reported.
+    has_violated: bool,
 }
 
 // === impl Session ===
@@ -104,6 +109,7 @@ impl Session {
             shared,
             mailbox,
             cid,
+            client: None,
             forwarded_for: None,
             next_stream: 0,
             requests: 0,
@@ -121,6 +127,7 @@ impl Session {
             given_up: 0,
             settings_judged: false,
             shut: false,
+            has_violated: false,
         })
     }
 
@@ -143,6 +150,7 @@ impl Session {
             return;
         }
         self.now = now;
+        self.client = Some(peer.ip());
         let stopped = self.look_at_arrivals(transport, now);
         while !self.shut {
             match self.http.poll(transport) {
@@ -161,8 +169,14 @@ impl Session {
                 //# error code MUST be treated as equivalent to H3_NO_ERROR.
                 Ok((id, Event::Reset(_))) => self.reset_by_peer(transport, id),
                 Ok((_, Event::PriorityUpdate | Event::GoAway)) => {}
-                // Done, or an error for which quiche has closed the connection with the right code.
-                Err(_) => break,
+                Err(h3::Error::Done) => break,
+                // quiche has closed the connection with the right code.
+                Err(_) => {
+                    if transport.local_error().is_some_and(|error| error.is_app) {
+                        self.violated();
+                    }
+                    break;
+                }
             }
         }
         self.judge_settings(transport);
@@ -253,6 +267,7 @@ impl Session {
             && !transport.server_name().is_some_and(|name| head.authority.is_named(name))
         {
             self.shared.metrics.requests_malformed.inc(MalformedReason::Misdirected);
+            self.report(Harm::ClientError);
             self.answer(transport, id, http::StatusCode::MISDIRECTED_REQUEST);
             return None;
         }
@@ -294,6 +309,7 @@ impl Session {
     //# stream error of type H3_MESSAGE_ERROR.
     fn malformed(&mut self, transport: &mut Transport, id: u64, malformed: Malformed) {
         self.shared.metrics.requests_malformed.inc(malformed.into());
+        self.report(Harm::Glitch);
         match malformed.answer() {
             Answer::Status(status) => self.answer(transport, id, status),
             Answer::MessageError => {
@@ -348,6 +364,7 @@ impl Session {
     fn finished(&mut self, transport: &mut Transport, id: u64) {
         if self.unheard.remove(&id).is_some() {
             // RFC 9114 §8.1: the stream ended without a fully formed request.
+            self.report(Harm::Glitch);
             self.resets.reset(true, self.now);
             self.refuse(transport, id, code::REQUEST_INCOMPLETE);
             return;
@@ -363,9 +380,10 @@ impl Session {
     fn reset_by_peer(&mut self, transport: &mut Transport, id: u64) {
         if self.unheard.remove(&id).is_some() {
             // Opened and reset before anybody saw it: nothing to free, but it counts.
+            self.report(Harm::Reset);
             self.resets.reset(true, self.now);
         }
-        self.count_reset(id);
+        self.count_peer_reset(id);
         let Some(stream) = self.streams.get_mut(&id) else { return };
         self.shared.metrics.requests_cancelled.inc();
         stream.cancel(transport);
@@ -375,6 +393,7 @@ impl Session {
     /// The message broke the rules after its head was accepted (RFC 9114 §4.1.2).
     fn fail(&mut self, transport: &mut Transport, id: u64, reason: MalformedReason) {
         self.shared.metrics.requests_malformed.inc(reason);
+        self.report(Harm::Glitch);
         self.count_reset(id);
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.link().fail(Kind::ClientMalformed);
@@ -392,7 +411,7 @@ impl Session {
             if !matches!(transport.stream_capacity(id), Err(quiche::Error::StreamStopped(_))) {
                 continue;
             }
-            self.count_reset(id);
+            self.count_peer_reset(id);
             if let Some(stream) = self.streams.get_mut(&id) {
                 self.shared.metrics.requests_cancelled.inc();
                 stream.stopped(transport);
@@ -428,10 +447,24 @@ impl Session {
             Flushed::Stopped => {
                 self.shared.metrics.requests_cancelled.inc();
                 stream.stopped(transport);
-                self.count_reset(id);
+                self.count_peer_reset(id);
             }
         }
         self.forget_if_over(id);
+    }
+
+    /// The client has done what it should not.
+    fn report(&self, event: Harm) {
+        if let Some(client) = self.client {
+            self.shared.reports.report(client, event);
+        }
+    }
+
+    /// The connection ends because of the client: reported once.
+    fn violated(&mut self) {
+        if !std::mem::replace(&mut self.has_violated, true) {
+            self.report(Harm::Violation);
+        }
     }
 
     fn forget_if_over(&mut self, id: u64) {

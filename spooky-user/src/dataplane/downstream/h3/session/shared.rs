@@ -8,6 +8,7 @@ use std::time::Duration;
 use quiche::h3;
 
 use crate::codec::field::Limits;
+use crate::dataplane::abuse::Reports;
 use crate::dataplane::quic::settings::{Http3Settings, ResetBudget};
 use crate::id::ListenerId;
 use crate::telemetry::metrics::WorkerMetrics;
@@ -38,6 +39,8 @@ pub struct Shared {
     pub listener: ListenerId,
     /// The worker's counters.
     pub metrics: Arc<WorkerMetrics>,
+    /// What clients do that they should not.
+    pub reports: Arc<Reports>,
     /// Octets of all its connections that came and cannot be read.
     unreadable: Cell<u64>,
     /// See [`Http3Settings`].
@@ -63,6 +66,7 @@ impl Shared {
         settings: &Http3Settings,
         listener: ListenerId,
         metrics: Arc<WorkerMetrics>,
+        reports: Arc<Reports>,
     ) -> Result<Self, h3::Error> {
         let mut config = h3::Config::new()?;
         // quiche closes the whole connection above *its* limit. Ours answers 431 on the stream; the slack lets it.
@@ -90,6 +94,7 @@ impl Shared {
             max_backend_connections_lost: settings.max_backend_connections_lost,
             listener,
             metrics,
+            reports,
             config,
         })
     }

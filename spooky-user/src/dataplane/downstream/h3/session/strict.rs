@@ -35,6 +35,7 @@ impl Session {
             rest = others;
         }
         if repeated {
+            self.violated();
             self.end_with(transport, code::SETTINGS_ERROR, b"a setting twice");
         }
     }
@@ -44,6 +45,7 @@ impl Session {
     //# Receipt of an invalid sequence of frames MUST be treated as a
     //# connection error of type H3_FRAME_UNEXPECTED.
     pub(super) fn data_after_trailers(&mut self, transport: &mut Transport) {
+        self.violated();
         self.end_with(transport, code::FRAME_UNEXPECTED, b"DATA after trailers");
     }
 

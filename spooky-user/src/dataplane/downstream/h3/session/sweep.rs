@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::Session;
+use crate::dataplane::abuse::Event as Harm;
 use crate::dataplane::downstream::h3::code;
 use crate::dataplane::downstream::h3::intake::Received;
 use crate::dataplane::downstream::h3::resets::EARLY;
@@ -58,6 +59,7 @@ impl Session {
         for id in ids.drain(..) {
             self.unheard.remove(&id);
             self.shared.metrics.limits_reached.inc(LimitReason::RequestHeader);
+            self.report(Harm::Glitch);
             self.next_stream = self.next_stream.max(id.saturating_add(4));
             self.answer(transport, id, http::StatusCode::REQUEST_TIMEOUT);
             // Who does not even take the answer does not get it.
@@ -164,8 +166,21 @@ impl Session {
         }
     }
 
+    /// The client has reset a request or stopped its response.
+    pub(super) fn count_peer_reset(&mut self, id: u64) {
+        let (now, stream) = (self.now, self.streams.get(&id));
+        if stream.is_some_and(|stream| !stream.is_counted() && stream.ends_early(EARLY, now)) {
+            self.report(Harm::Reset);
+        }
+        self.count_reset(id);
+    }
+
     fn shut(&mut self, transport: &mut Transport, reason: LimitReason) {
         if !self.shut {
+            // Backends that end are not the client's fault for sure.
+            if reason != LimitReason::BackendConnectionsLost {
+                self.violated();
+            }
             self.shared.metrics.limits_reached.inc(reason);
             self.end_with(transport, code::EXCESSIVE_LOAD, b"");
         }

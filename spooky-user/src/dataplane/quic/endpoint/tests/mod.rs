@@ -51,7 +51,7 @@ fn endpoint(
 ) -> (Endpoint<()>, Arc<WorkerMetrics>) {
     let (_folder, store) = certificates();
     let metrics = Arc::new(WorkerMetrics::new());
-    let mut endpoint = Endpoint::new(Arc::clone(&metrics));
+    let mut endpoint = Endpoint::new(Arc::clone(&metrics), Arc::default());
     endpoint.open(listener(store, Issuer::new(secrets, owner), settings));
     (endpoint, metrics)
 }
