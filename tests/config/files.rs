@@ -53,7 +53,8 @@ fn an_unreadable_file() {
     }
     assert_eq!(
         message(&folder, &path),
-        "@/secret.yaml: cannot be read: permission denied; let the user who runs spooky read it"
+        "@/secret.yaml: cannot be read: permission denied; let the user who runs spooky read it, in a directory \
+         that the configuration named when spooky started"
     );
 }
 
@@ -105,5 +106,38 @@ fn hostile_yaml_ends_soon_and_without_a_panic() {
     ] {
         let path = folder.write("hostile.yaml", text);
         assert!(!message(&folder, &path).is_empty());
+    }
+}
+
+/// Row I05: a key is its owner's and its group's, who reads at most.
+#[test]
+fn i05_keys_that_others_can_read_are_refused() {
+    let folder = Folder::new();
+    let text = "listeners: [{name: a, bind: \"[::1]:1\", quic: {cid: {key_file: \"@/cid.key\"}}, \
+                tls: {certificates: [{cert: \"@/cert.pem\", key: \"@/key.pem\"}]}}]\n\
+                version: 1\nupstreams: {a: {endpoints: [{name: a, address: \"127.0.0.1:1\"}]}}\n\
+                routes: [{name: a, match: {path_prefix: /}, upstream: a}]\n";
+    let mode = |name: &str, mode: u32| {
+        let path = folder.path().join(name);
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("our own file");
+    };
+    // A certificate is for everybody.
+    mode("cert.pem", 0o644);
+    for open in [0o604, 0o602, 0o620, 0o644, 0o666, 0o755] {
+        for key in ["key.pem", "cid.key"] {
+            mode("key.pem", 0o600);
+            mode("cid.key", 0o600);
+            mode(key, open);
+            let told = folder.messages(text);
+            let expected =
+                format!("@/{key} holds a secret and is open to others (mode {open:04o}); chmod");
+            assert!(told.contains(&expected), "{told}");
+            assert_eq!(told.matches("holds a secret").count(), 1, "{told}");
+        }
+    }
+    for private in [0o400, 0o600, 0o440, 0o640] {
+        mode("key.pem", private);
+        mode("cid.key", private);
+        folder.load(text).unwrap_or_else(|errors| panic!("{private:04o}: {errors}"));
     }
 }

@@ -8,6 +8,7 @@ mod limits;
 mod shipped;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use spooky_user::controlplane::config::{Config, ConfigErrors, load};
@@ -43,6 +44,8 @@ impl Folder {
     fn write(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path().join(name);
         fs::write(&path, text).expect("the temporary folder can be written");
+        // Keys are refused that others can read.
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("our own file");
         path
     }
 

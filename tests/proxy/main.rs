@@ -13,6 +13,7 @@
 //! flood.rs      packets that nobody wants, beside an honest client
 //! placement.rs     shares of new connections by load           abuse.rs     clients that do harm
 //! control.rs       the control socket and `spooky ctl`
+//! confinement.rs   what rights are left: rows I01 to I04            secrets.rs   what nobody learns: row I05
 //! load.rs          the load generator and the floor it is measured against, in small numbers
 //! ```
 //!
@@ -23,6 +24,7 @@ mod admission;
 mod backends;
 mod body;
 mod cancellation;
+mod confinement;
 mod control;
 mod crosstalk;
 mod drain;
@@ -36,6 +38,7 @@ mod refusal;
 mod reload;
 mod request;
 mod routing;
+mod secrets;
 mod steering;
 mod steering_at_scale;
 mod tls;

@@ -1,5 +1,6 @@
-//! The order in which a process comes up: bind everything, load the kernel's programs, start the workers, attach. A failure
-//! at any step leaves nothing behind, because everything made so far is owned here and dropped.
+//! The order in which a process comes up: bind everything, load and attach the kernel's programs, give up every right that
+//! was needed for it, start the workers. A failure at any step leaves nothing behind, because everything made so far is owned
+//! here and dropped.
 
 use std::fmt;
 use std::io;
@@ -14,8 +15,9 @@ use super::abuse;
 use super::admin::socket::{ControlSocket, SocketError};
 use super::admin::{self, ProcessSource};
 use super::config::{self, Config};
+use super::confine::{ConfineError, Confined, confine};
 use super::figures::Figures;
-use super::kernel::{Kernel, KernelError};
+use super::kernel::{Kernel, KernelError, Running as Steering};
 use super::listeners::{self, Listeners, PlanError};
 use super::overload::Watch;
 use super::settings;
@@ -26,6 +28,7 @@ use crate::dataplane::pressure::Pressure;
 use crate::dataplane::quic::tls::CertificateError;
 use crate::dataplane::worker::stray::Strays;
 use crate::dataplane::worker::{Handle, StartError};
+use crate::sys::privilege;
 use crate::telemetry::access_log::{AccessLog, OpenError};
 use crate::telemetry::metrics::Registry;
 
@@ -58,6 +61,8 @@ pub struct Running {
     pub state: Arc<admin::State>,
     /// The control socket, bound and not yet served, if there is to be one.
     pub socket: Option<ControlSocket>,
+    /// What rights it has left.
+    pub confined: Confined,
 }
 
 /// Why the process did not come up. One line, with the remedy.
@@ -83,6 +88,8 @@ pub enum BootError {
     Certificates(Vec<CertificateError>),
     /// The kernel side was refused, and `ebpf.on_failure` is `abort`.
     Kernel(KernelError),
+    /// Rights could not be given up.
+    Confine(ConfineError),
     /// The access log cannot be written.
     AccessLog(OpenError),
     /// A worker did not start.
@@ -115,15 +122,19 @@ pub fn boot(config: Config) -> Result<Running, BootError> {
     for opening in &plan.open {
         supervisor.open(opening).map_err(BootError::Kernel)?;
     }
+    let orders = listeners.take(plan, Instant::now());
+    supervisor.set_listeners(&listeners);
+    supervisor.set_placement(&config.workers.weights, config.workers.follows_load);
+    supervisor.set_access(&config.access);
+    supervisor.attach(Instant::now()).map_err(BootError::Kernel)?;
+    // From here on nothing needs privilege, and the threads to come have none from their first moment.
+    let maps = supervisor.kernel().running() != Steering::Off;
+    let confined = confine(&config, maps).map_err(BootError::Confine)?;
     let access_log = AccessLog::open(&settings::access_log(&config.access_log), workers)
         .map_err(BootError::AccessLog)?;
     registry.add_source(Arc::new(ProcessSource::new()));
     registry.add_source(access_log.source());
     registry.add_source(Arc::clone(&figures) as _);
-    let orders = listeners.take(plan, Instant::now());
-    supervisor.set_listeners(&listeners);
-    supervisor.set_placement(&config.workers.weights, config.workers.follows_load);
-    supervisor.set_access(&config.access);
     let first = config::compile(&config, listeners.names(), None, &registry);
     let snapshot = Arc::new(ArcSwap::from_pointee(first));
     let pressure = Arc::new(Pressure::default());
@@ -158,6 +169,7 @@ pub fn boot(config: Config) -> Result<Running, BootError> {
         admin,
         state,
         socket,
+        confined,
     })
 }
 
@@ -184,7 +196,11 @@ impl fmt::Display for BootError {
                 f.write_str(&lines.join("; "))
             }
             Self::Kernel(error) => write!(f, "ebpf: {error}"),
-            Self::AccessLog(error) => write!(f, "access_log: {error}"),
+            Self::Confine(error) => error.fmt(f),
+            Self::AccessLog(error) => {
+                write!(f, "access_log: {error}")?;
+                access_hint(f, error)
+            }
             Self::Worker(error) => error.fmt(f),
         }
     }
@@ -203,12 +219,27 @@ pub(super) fn bind_hint(
             write!(f, "; another process (perhaps another {what}) has it: `{list}` shows which")
         }
         io::ErrorKind::PermissionDenied if port < 1024 => {
-            write!(f, "; ports below 1024 need CAP_NET_BIND_SERVICE")
+            write!(
+                f,
+                "; ports below 1024 need CAP_NET_BIND_SERVICE, which spooky keeps only if a listener \
+                 had such a port when it started: restart it"
+            )
         }
         io::ErrorKind::AddrNotAvailable => {
             write!(f, "; no interface has this address: `ip address` shows those there are")
         }
         _ => Ok(()),
+    }
+}
+
+/// What is opened after spooky has given up its rights has to be open to the user that it has become.
+fn access_hint(f: &mut fmt::Formatter<'_>, error: &OpenError) -> fmt::Result {
+    match error {
+        OpenError::File { error, .. } if error.kind() == io::ErrorKind::PermissionDenied => {
+            let user = privilege::user();
+            write!(f, "; user {user} has to be allowed to write there: privileges.user")
+        }
+        OpenError::File { .. } | OpenError::Thread(_) => Ok(()),
     }
 }
 

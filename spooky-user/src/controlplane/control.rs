@@ -79,26 +79,17 @@ async fn serve(running: Running) -> ExitCode {
     };
     let mut control =
         Control { running, health: Scheduler::new(), reading: None, read_again: false };
-    if !control.start(&admin_stopped, send_orders) {
-        return control.end(ExitCode::FAILURE).await;
-    }
+    control.start(&admin_stopped, send_orders);
     let code = control.steady(&mut inputs).await;
     drop(stop_admin);
     control.end(code).await
 }
 
 impl Control {
-    /// Attaches, says so, and is ready. `false` when the kernel side was required and refused.
-    fn start(
-        &mut self,
-        admin_stopped: &watch::Receiver<()>,
-        orders: mpsc::Sender<verbs::Order>,
-    ) -> bool {
+    /// Steers to the workers, says what runs, and is ready.
+    fn start(&mut self, admin_stopped: &watch::Receiver<()>, orders: mpsc::Sender<verbs::Order>) {
         let running = &mut self.running;
-        if let Err(error) = running.supervisor.attach(&running.workers, Instant::now()) {
-            tracing::error!(%error, "ebpf");
-            return false;
-        }
+        running.supervisor.beat(&running.workers, Instant::now());
         for (listener, address) in running.listeners.open() {
             tracing::info!(listener, "listening udp {address}");
         }
@@ -112,11 +103,11 @@ impl Control {
                 tracing::warn!("steering: {} only: {reason}", kernel.running());
             }
         }
+        running.confined.log();
         self.health.reconcile(&running.makings.snapshot.load().clusters);
         self.serve_admin(admin_stopped.clone());
         self.serve_socket(admin_stopped.clone(), orders);
         self.running.state.set_readiness(Readiness::Ready);
-        true
     }
 
     fn serve_admin(&self, mut stopped: watch::Receiver<()>) {

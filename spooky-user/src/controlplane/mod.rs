@@ -1,7 +1,7 @@
 //! One thread that may block: it reads the configuration, starts workers and writes the kernel's maps.
 //! The only writer of [`crate::snapshot::Snapshot`] and of the eBPF maps.
 //!
-//! `boot` brings everything up, `control` is the loop until the end, `workers` starts
+//! `boot` brings everything up, `confine` gives up what that needed, `control` is the loop until the end, `workers` starts
 //! and `supervise` watches the workers, `placement` shares new connections out among them, `listeners` knows where
 //! clients connect, `overload` watches memory, `abuse` clients that do harm, `reload` takes a new
 //! configuration whole or not at all, `settings` puts it into the words of those who carry it out, `figures` are the numbers
@@ -12,6 +12,7 @@ pub mod abuse;
 pub mod admin;
 pub mod boot;
 pub mod config;
+pub mod confine;
 pub mod control;
 pub mod figures;
 pub mod health;

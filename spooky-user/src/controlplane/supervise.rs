@@ -87,13 +87,14 @@ impl Supervisor {
         }
     }
 
-    /// Fills the maps and attaches to the interface, once all workers receive.
+    /// Fills the maps and attaches to the interface. There is no worker yet: until the first beat that sees them the kernel
+    /// places by its own hash, and packets wait in the sockets.
     ///
     /// # Errors
     ///
     /// [`KernelError`] when `ebpf.on_failure` is `abort`.
-    pub fn attach(&mut self, workers: &[Handle], now: Instant) -> Result<(), KernelError> {
-        self.beat(workers, now);
+    pub fn attach(&mut self, now: Instant) -> Result<(), KernelError> {
+        self.apply(now);
         self.kernel.attach_xdp()?;
         self.figures.set_running(self.kernel.running());
         Ok(())

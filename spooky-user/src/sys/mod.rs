@@ -4,4 +4,6 @@
 
 pub mod affinity;
 pub mod memory;
+pub mod privilege;
 pub mod process;
+pub mod sandbox;

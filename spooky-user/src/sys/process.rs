@@ -45,6 +45,13 @@ pub fn usage() -> io::Result<Usage> {
     })
 }
 
+/// How many threads there are; `None` when `/proc` does not say.
+#[must_use]
+pub fn threads() -> Option<usize> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    usize::try_from(status_field(&status, "Threads:")?).ok()
+}
+
 /// The number behind `name`; memory is given in KiB.
 fn status_field(status: &str, name: &str) -> Option<u64> {
     let rest = status.lines().find_map(|line| line.strip_prefix(name))?;
@@ -66,6 +73,7 @@ mod tests {
         let before = usage().unwrap();
         assert!(before.resident_bytes > 1 << 20 && before.virtual_bytes >= before.resident_bytes);
         assert!(before.resident_bytes_max >= before.resident_bytes / 2);
+        assert!(threads().is_some_and(|count| count >= 1));
         assert!(before.threads >= 1 && before.fds >= 1);
         // Other tests run beside this one, so only what is added here for sure is compared.
         let end = Instant::now() + Duration::from_secs(20);

@@ -3,6 +3,7 @@
 //!
 //! Input: the file; `@` in it is a folder with `cert.pem`, `key.pem` and list files.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::{cell::OnceCell, fs};
@@ -67,7 +68,11 @@ impl Folder {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let pair = rcgen::generate_simple_self_signed(["example.com".to_owned()]).expect("a pair");
         let write = |name: &str, text: &str| {
-            fs::write(folder.path().join(name), text).expect("the folder can be written");
+            let path = folder.path().join(name);
+            fs::write(&path, text).expect("the folder can be written");
+            // Keys are refused that others can read.
+            let own = fs::Permissions::from_mode(0o600);
+            fs::set_permissions(&path, own).expect("the folder's own file");
         };
         write("cert.pem", &pair.cert.pem());
         write("ca.pem", &pair.cert.pem());

@@ -10,7 +10,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::super::abuse;
-use super::schema::{Attach, EbpfMode, Level, LogFormat, OnFailure, SocketAccess};
+use super::schema::{Attach, EbpfMode, Level, LogFormat, OnFailure, Sandbox, SocketAccess, User};
 use crate::dataplane::balance::{HashOn, Policy};
 use crate::dataplane::filter::rate_limit;
 use crate::dataplane::quic::settings::{Http3Settings, QuicSettings};
@@ -24,6 +24,10 @@ use crate::id::ClusterId;
 pub struct Config {
     /// The file it was read from.
     pub path: PathBuf,
+    /// That file and every other that it names.
+    pub files: Vec<PathBuf>,
+    /// What is given up once everything is open.
+    pub privileges: Privileges,
     /// What spooky says about itself.
     pub log: Log,
     /// Where request lines go.
@@ -224,6 +228,15 @@ pub struct Admin {
     pub socket: Option<PathBuf>,
     /// Who may connect to it.
     pub socket_access: SocketAccess,
+}
+
+/// What is given up once everything is open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Privileges {
+    /// Who serves.
+    pub user: User,
+    /// Whether system calls and files are forbidden that serving has no use for.
+    pub sandbox: Sandbox,
 }
 
 /// What SIGTERM does.

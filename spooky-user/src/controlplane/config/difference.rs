@@ -24,5 +24,7 @@ pub fn restart_only_changes(old: &Config, new: &Config) -> Vec<String> {
     note(old.admin.bind != new.admin.bind, "admin.bind");
     note(old.admin.socket != new.admin.socket, "admin.socket");
     note(old.admin.socket_access != new.admin.socket_access, "admin.socket_access");
+    note(old.privileges.user != new.privileges.user, "privileges.user");
+    note(old.privileges.sandbox != new.privileges.sandbox, "privileges.sandbox");
     changes
 }

@@ -80,7 +80,9 @@ pub(super) fn unreadable(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => "cannot be read: there is no such file".to_owned(),
         io::ErrorKind::PermissionDenied => {
-            "cannot be read: permission denied; let the user who runs spooky read it".to_owned()
+            "cannot be read: permission denied; let the user who runs spooky read it, in a directory that \
+             the configuration named when spooky started"
+                .to_owned()
         }
         io::ErrorKind::IsADirectory => "cannot be read: it is a directory".to_owned(),
         _ => format!("cannot be read: {error}"),

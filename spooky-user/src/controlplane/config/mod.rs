@@ -25,7 +25,7 @@ pub mod units;
 
 pub use checked::{
     Access, AccessLog, Admin, CidKey, CidSettings, Config, Ebpf, EndpointConfig, Listener, Log,
-    LogDestination, Overload, RouteConfig, Shutdown, UpstreamConfig, Workers,
+    LogDestination, Overload, Privileges, RouteConfig, Shutdown, UpstreamConfig, Workers,
 };
 pub use compile::compile;
 pub use difference::restart_only_changes;

@@ -91,7 +91,8 @@ impl Bench {
         }
     }
 
-    /// One worker, no kernel programs, nothing written a request: what is left is the request.
+    /// One worker, no kernel programs, nothing written a request: what is left is the request. No sandbox: valgrind shares the
+    /// process, and writes its file at the end.
     fn config(&self, edge: &str, admin: &str) -> String {
         let certs = self.dir.join("certs");
         let certs = certs.display();
@@ -108,6 +109,7 @@ impl Bench {
              upstreams: {{backend: {{endpoints: [{{name: b, address: \"{}\"}}]}}}}\n\
              routes: [{{name: all, match: {{path_prefix: /}}, upstream: backend}}]\n\
              admin: {{bind: \"{admin}\"}}\n\
+             privileges: {{user: keep, sandbox: \"off\"}}\n\
              shutdown: {{drain_timeout: 1s}}\n",
             self.backend_address
         )

@@ -5,7 +5,7 @@ use std::thread;
 
 use super::Checker;
 use crate::controlplane::config::checked::{
-    AccessLog, Admin, Ebpf, Log, LogDestination, Overload, Shutdown, Workers,
+    AccessLog, Admin, Ebpf, Log, LogDestination, Overload, Privileges, Shutdown, Workers,
 };
 use crate::controlplane::config::schema::{self, EbpfMode, PlacementBy, WorkerCount};
 
@@ -118,6 +118,10 @@ fn control_socket(checker: &mut Checker<'_>, socket: &Path) {
         Some(_) if socket.is_absolute() && !socket.is_dir() => {}
         _ => checker.problem(path, "write the whole path of a file, from / on"),
     }
+}
+
+pub(super) fn privileges(privileges: &schema::Privileges) -> Privileges {
+    Privileges { user: privileges.user.clone(), sandbox: privileges.sandbox }
 }
 
 /// More is given up the scarcer memory is.

@@ -2,7 +2,9 @@
 //! quic's settings and certificates.
 
 use std::collections::HashMap;
+use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use spooky_common::map::LISTENERS_CAPACITY;
@@ -18,6 +20,8 @@ use crate::dataplane::quic::settings::{
 };
 use crate::dataplane::quic::tls::{CertificateFiles, CertificateStore};
 
+/// Modes that a file with a secret must not have: write for its group, anything for others.
+const NOT_PRIVATE: u32 = 0o027;
 /// Chains and keys are a few kilobytes.
 const PEM_SIZE_MAX: u64 = 1 << 20;
 
@@ -97,6 +101,7 @@ fn certificates(
         if readable != [true, true] {
             continue;
         }
+        private(checker, &format!("{path}.key"), &certificate.key);
         let file =
             CertificateFiles { sni, cert: certificate.cert.clone(), key: certificate.key.clone() };
         if let Err(errors) = CertificateStore::load(std::slice::from_ref(&file)) {
@@ -132,6 +137,22 @@ fn readable(checker: &mut Checker<'_>, path: &str, file: &Path) -> bool {
             checker.problem(path, format!("{} {}", file.display(), unreadable(&error)));
             false
         }
+    }
+}
+
+/// A file with a secret is its owner's and its group's; the group reads at most. The group is how spooky reads root's files
+/// when it is not root any more.
+fn private(checker: &mut Checker<'_>, path: &str, file: &Path) {
+    // One that is not there has been told about.
+    let Ok(metadata) = fs::metadata(file) else { return };
+    let mode = metadata.permissions().mode() & 0o777;
+    if mode & NOT_PRIVATE != 0 {
+        let file = file.display();
+        let message = format!(
+            "{file} holds a secret and is open to others (mode {mode:04o}); chmod 600 {file}, or 640 \
+             for a group of spooky's own"
+        );
+        checker.problem(path, message);
     }
 }
 
@@ -263,6 +284,7 @@ fn key_file(checker: &mut Checker<'_>, path: &str, file: &Path) -> Option<CidKey
             return None;
         }
     };
+    private(checker, path, file);
     // What the file holds never comes into a message: it may be a key with a slip of the pen.
     let text = String::from_utf8_lossy(&octets);
     let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());

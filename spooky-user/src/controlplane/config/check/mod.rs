@@ -4,6 +4,7 @@
 
 mod abuse;
 mod access;
+mod files;
 mod host;
 mod listener;
 mod route;
@@ -45,6 +46,8 @@ pub(super) fn check(
     let workers = host::workers(&mut checker, &file.workers, ebpf.mode);
     Some(Config {
         path: path.to_owned(),
+        files: files::named(path, &file),
+        privileges: host::privileges(&file.privileges),
         log: host::log(&file.log),
         access_log: access_log?,
         workers,

@@ -249,6 +249,66 @@ section! {
 }
 
 section! {
+    /// What the process gives up once its sockets are open and its kernel programs run. Its capabilities go always, all but
+    /// CAP_NET_BIND_SERVICE where a listener has a port below 1024 (and CAP_BPF before Linux 5.19, where writing to a map asks
+    /// for it), no program that it starts could get any, and it leaves no core dump.
+    pub struct Privileges {
+        /// Who serves. `auto`: `spooky`, when the process was started as root and there is such a user; who called sudo, when
+        /// this file is theirs; else whoever started it. `keep`: whoever started it. Otherwise a user's name or number; only
+        /// root can become another. A reload reads keys, certificates and lists again as this user: the log says at start which
+        /// of them it cannot read.
+        user: User = "auto", restart;
+        /// Forbid system calls that serving has no use for (seccomp), and files that this configuration does not name
+        /// (Landlock). `auto`: as far as the kernel has them; what is missing is told at start. `required`: do not start
+        /// without. `off`: neither. A file that a reload is to read must be in a directory that the configuration named at
+        /// start; one that lies in a directory of everybody, such as /etc, is read again only as it is, and not when another is
+        /// put in its place.
+        sandbox: Sandbox = "auto", restart;
+    }
+}
+
+choice! {
+    /// Whether what serving has no use for is forbidden.
+    pub enum Sandbox {
+        /// As far as it goes.
+        Auto = "auto",
+        /// All of it, or no start.
+        Required = "required",
+        /// Nothing.
+        Off = "off",
+    }
+}
+
+/// A user, or a rule for finding one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum User {
+    /// `spooky`, if root may become it.
+    #[default]
+    Auto,
+    /// Whoever started the process.
+    Keep,
+    /// This one; a name or a number.
+    Name(String),
+}
+
+impl Read for User {
+    fn shape() -> Shape {
+        Shape::Leaf("auto, keep, or the name or number of a user".to_owned())
+    }
+
+    fn read(node: Node<'_>, limits: Limits, problems: &mut Problems) -> Option<Self> {
+        match node.value {
+            Value::Text(text) if text == "auto" => Some(Self::Auto),
+            Value::Text(text) if text == "keep" => Some(Self::Keep),
+            Value::Integer(number) if u32::try_from(*number).is_ok() => {
+                Some(Self::Name(number.to_string()))
+            }
+            _ => String::read(node, limits, problems).map(Self::Name),
+        }
+    }
+}
+
+section! {
     /// What SIGTERM does.
     pub struct Shutdown {
         /// How long requests in flight may take after SIGTERM. New connections are refused at once, clients are told to go

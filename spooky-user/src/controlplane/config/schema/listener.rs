@@ -55,7 +55,7 @@ section! {
         /// PEM file: the certificate, then its intermediates.
         cert: PathBuf = required, live;
         /// PEM file: the private key, RSA of 2048 bits or more, or ECDSA on P-256, P-384 or P-521. Must belong to the
-        /// certificate. Danger: keep it readable by spooky's user alone.
+        /// certificate. Refused when others than its owner and its group can read it, or others than its owner change it.
         key: PathBuf = required, live;
     }
 }
@@ -190,7 +190,8 @@ section! {
         server_id: String = "\"0x000000\"", live;
         /// A file with one line of 64 hexadecimal digits: the AES-128 key (32 digits) that a load balancer shares, then the
         /// SipHash key (32 digits) that only this machine knows. `#` begins a comment. Without it a key is made at start; then
-        /// no load balancer can read the IDs. Danger: who knows it can link clients and aim at workers.
+        /// no load balancer can read the IDs. Refused when others than its owner and its group can read it. Danger: who knows
+        /// it can link clients and aim at workers.
         key_file: Option<PathBuf> = "null", live;
     }
 }

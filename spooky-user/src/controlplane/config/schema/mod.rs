@@ -12,7 +12,8 @@ mod upstream;
 pub use abuse::{Abuse, AbuseMode, AbuseWeights};
 pub use host::{
     Access, AccessDefault, AccessLog, AccessLogFormat, Admin, Attach, Ebpf, EbpfMode, Level, Log,
-    LogFormat, OnFailure, Overload, PlacementBy, Shutdown, SocketAccess, WorkerCount, Workers,
+    LogFormat, OnFailure, Overload, PlacementBy, Privileges, Sandbox, Shutdown, SocketAccess, User,
+    WorkerCount, Workers,
 };
 pub use listener::{
     AddressValidation, Certificate, CidSection, Congestion, ConnectionWindow, Http3, Listener,
@@ -53,6 +54,8 @@ section! {
         routes: Vec<Route> = required;
         /// Metrics and health, over HTTP/1.1.
         admin: Admin = "{}";
+        /// What the process gives up once everything is open that needs privilege.
+        privileges: Privileges = "{}";
         /// What is given up when memory is scarce.
         overload: Overload = "{}";
         /// What SIGTERM does.
