@@ -50,6 +50,10 @@ const SAMPLES: (&str, &str) = (
     "spooky_xdp_samples_lost_total",
     "Drop samples not recorded because the ring buffer was full.",
 );
+const CAPTURES: (&str, &str) = (
+    "spooky_xdp_captures_lost_total",
+    "Frames of a capture not recorded because the ring buffer was full.",
+);
 const REUSEPORT: (&str, &str) = (
     "spooky_reuseport_packets_total",
     "Packets at the reuseport hook by how the socket was chosen and why. A GRO train counts once.",
@@ -58,56 +62,58 @@ const REUSEPORT: (&str, &str) = (
 counters! {
     /// A drop sample found the ring buffer full.
     SamplesLost = 0: SAMPLES {};
+    /// A captured frame found its ring buffer full.
+    CapturesLost = 1: CAPTURES {};
     /// The socket of the worker and generation in the connection ID.
-    ReuseportOwner = 1: REUSEPORT { outcome = "owner", reason = "owner" };
+    ReuseportOwner = 2: REUSEPORT { outcome = "owner", reason = "owner" };
     /// One of our IDs, but its worker has no socket: placed by the slot table.
-    ReuseportOwnerGone = 2: REUSEPORT { outcome = "slot", reason = "owner_gone" };
+    ReuseportOwnerGone = 3: REUSEPORT { outcome = "slot", reason = "owner_gone" };
     /// A new flow, placed by the slot table.
-    ReuseportNewFlow = 3: REUSEPORT { outcome = "slot", reason = "new_flow" };
+    ReuseportNewFlow = 4: REUSEPORT { outcome = "slot", reason = "new_flow" };
     /// An unknown long header, placed by the slot table.
-    ReuseportUnknownLong = 4: REUSEPORT { outcome = "slot", reason = "unknown_long" };
+    ReuseportUnknownLong = 5: REUSEPORT { outcome = "slot", reason = "unknown_long" };
     /// An unknown short header, placed by the slot table.
-    ReuseportUnknownShort = 5: REUSEPORT { outcome = "slot", reason = "unknown_short" };
+    ReuseportUnknownShort = 6: REUSEPORT { outcome = "slot", reason = "unknown_short" };
     /// No QUIC header, placed by the slot table.
-    ReuseportNotQuic = 6: REUSEPORT { outcome = "slot", reason = "not_quic" };
+    ReuseportNotQuic = 7: REUSEPORT { outcome = "slot", reason = "not_quic" };
     /// The slot is dead or was never filled: the kernel's hash chose.
-    ReuseportDeadSlot = 7: REUSEPORT { outcome = "hash", reason = "dead_slot" };
+    ReuseportDeadSlot = 8: REUSEPORT { outcome = "hash", reason = "dead_slot" };
     /// The slot is live but its socket is missing or not in this group: the kernel's hash chose.
-    ReuseportRefused = 8: REUSEPORT { outcome = "hash", reason = "refused" };
+    ReuseportRefused = 9: REUSEPORT { outcome = "hash", reason = "refused" };
     /// The group's address is not in the port table: the kernel's hash chose.
-    ReuseportOtherPort = 9: REUSEPORT { outcome = "hash", reason = "not_ours" };
+    ReuseportOtherPort = 10: REUSEPORT { outcome = "hash", reason = "not_ours" };
     /// The frame ends inside a header.
-    XdpTruncated = 10: XDP { verdict = "pass", reason = "truncated" };
+    XdpTruncated = 11: XDP { verdict = "pass", reason = "truncated" };
     /// Neither IPv4 nor IPv6.
-    XdpNotIp = 11: XDP { verdict = "pass", reason = "not_ip" };
+    XdpNotIp = 12: XDP { verdict = "pass", reason = "not_ip" };
     /// Another protocol than UDP.
-    XdpNotUdp = 12: XDP { verdict = "pass", reason = "not_udp" };
+    XdpNotUdp = 13: XDP { verdict = "pass", reason = "not_udp" };
     /// A fragment.
-    XdpFragment = 13: XDP { verdict = "pass", reason = "fragment" };
+    XdpFragment = 14: XDP { verdict = "pass", reason = "fragment" };
     /// An IP or UDP header that contradicts itself.
-    XdpMalformed = 14: XDP { verdict = "pass", reason = "malformed" };
+    XdpMalformed = 15: XDP { verdict = "pass", reason = "malformed" };
     /// UDP, but to no listener's address and port.
-    XdpOtherPort = 15: XDP { verdict = "pass", reason = "not_ours" };
+    XdpOtherPort = 16: XDP { verdict = "pass", reason = "not_ours" };
     /// To a listener, without a QUIC header.
-    XdpNotQuic = 16: XDP { verdict = "pass", reason = "not_quic" };
+    XdpNotQuic = 17: XDP { verdict = "pass", reason = "not_quic" };
     /// Carries a connection ID of ours.
-    XdpOwner = 17: XDP { verdict = "pass", reason = "owner" };
+    XdpOwner = 18: XDP { verdict = "pass", reason = "owner" };
     /// Initial, 0-RTT or another version, with an ID the client chose.
-    XdpNewFlow = 18: XDP { verdict = "pass", reason = "new_flow" };
+    XdpNewFlow = 19: XDP { verdict = "pass", reason = "new_flow" };
     /// Handshake, Retry or Version Negotiation with an ID that is not ours.
-    XdpUnknownLong = 19: XDP { verdict = "pass", reason = "unknown_long" };
+    XdpUnknownLong = 20: XDP { verdict = "pass", reason = "unknown_long" };
     /// Short header with an ID that is not ours.
-    XdpUnknownShort = 20: XDP { verdict = "pass", reason = "unknown_short" };
+    XdpUnknownShort = 21: XDP { verdict = "pass", reason = "unknown_short" };
     /// The source is on the deny list.
-    XdpDenied = 21: XDP { verdict = "drop", reason = "denied" };
+    XdpDenied = 22: XDP { verdict = "drop", reason = "denied" };
     /// The default is to deny and the source is not on the allow list.
-    XdpNotAllowed = 22: XDP { verdict = "drop", reason = "not_allowed" };
+    XdpNotAllowed = 23: XDP { verdict = "drop", reason = "not_allowed" };
     /// To the AF_XDP socket of the worker in its connection ID, which owns the queue it came in by.
-    XdpRedirected = 23: XDP { verdict = "redirect", reason = "owner" };
+    XdpRedirected = 24: XDP { verdict = "redirect", reason = "owner" };
     /// One of our IDs, but its worker and generation are not live: an earlier process's, or a dead worker's.
-    XdpOwnerGone = 24: XDP { verdict = "pass", reason = "owner_gone" };
+    XdpOwnerGone = 25: XDP { verdict = "pass", reason = "owner_gone" };
     /// A new flow, to the AF_XDP socket of the queue it came in by.
-    XdpRedirectedNew = 25: XDP { verdict = "redirect", reason = "new_flow" };
+    XdpRedirectedNew = 26: XDP { verdict = "redirect", reason = "new_flow" };
 }
 
 /// What one CPU has counted of the frames of one receive queue, by [`Counter::place_in_row`].

@@ -21,6 +21,7 @@
 //! | [`counter`] | every kernel counter: index, name, help, labels |
 //! | [`map`] | map names, capacities, keys and values |
 //! | [`sample`] | the record of a sampled drop |
+//! | [`capture`] | the record of a captured frame |
 #![no_std]
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
@@ -39,6 +40,7 @@
 )]
 
 pub mod access;
+pub mod capture;
 pub mod cid;
 pub mod counter;
 pub mod cursor;
@@ -55,4 +57,4 @@ pub mod verdict;
 
 /// Version of everything the kernel object and user space share. The object carries the one it was built with;
 /// user space refuses to load an object with another.
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 4;

@@ -52,6 +52,8 @@ pub const COUNTERS: &str = "COUNTERS";
 pub const STEERING: &str = "STEERING";
 /// Ring buffer of [`crate::sample::Sample`].
 pub const SAMPLES: &str = "SAMPLES";
+/// Ring buffer of [`crate::capture::Capture`].
+pub const CAPTURES: &str = "CAPTURES";
 /// AF_XDP sockets by receive queue.
 pub const XSKS: &str = "XSKS";
 /// Read-only section that holds [`crate::LAYOUT_VERSION`].
@@ -73,6 +75,8 @@ pub const DENY_CAPACITY: u32 = 131_072;
 pub const ALLOW_CAPACITY: u32 = 16_384;
 /// Octets of the ring buffer: 4096 samples of 64 octets with their headers fit in less.
 pub const SAMPLES_CAPACITY: u32 = 1 << 18;
+/// Octets of the ring buffer: 1900 captured frames, fifteen times as many a second as they are read.
+pub const CAPTURES_CAPACITY: u32 = 1 << 20;
 /// Receive queues that can have an AF_XDP socket: entries of `XSKS` and `QUEUES`.
 pub const XSKS_CAPACITY: u32 = 64;
 /// Rows of `STEERING`: one a receive queue that can have an AF_XDP socket, and one for all queues behind those.
@@ -143,8 +147,8 @@ pub struct Settings {
     pub sample_every: u32,
     /// By [`List`], how it is to be looked up: a [`Lookup`] as a number. Four octets: rewritten at once.
     pub lists: [u8; 4],
-    /// Always 0.
-    pub reserved: u32,
+    /// Every how many frames to a listener, per verdict and reason and CPU, one is captured; 0 for none.
+    pub capture_every: u32,
 }
 
 /// A list of one family, by its place in [`Settings::lists`].
@@ -187,6 +191,12 @@ pub const fn socket_index(listener: u8, owner: Owner) -> u32 {
 #[must_use]
 pub const fn owner_index(owner: Owner) -> u32 {
     socket_index(0, owner)
+}
+
+/// Who is at a place in `OWNERS`.
+#[must_use]
+pub const fn owner_at(index: u32) -> Owner {
+    Owner { worker: index as u8, generation: (index >> 8) as u8 & 0x0f }
 }
 
 /// Place in `STEERING` of the frames of a receive queue.
@@ -249,6 +259,18 @@ impl Queue {
     /// A queue without an AF_XDP socket.
     pub const NOBODYS: Self = Self(0);
 
+    /// Whose AF_XDP socket it has; `None` for a queue of nobody.
+    #[must_use]
+    pub const fn owner(self) -> Option<Owner> {
+        if self.0 & Self::LIVE == 0 { None } else { Some(owner_at(self.0)) }
+    }
+
+    /// How many of the 256 slots of new flows stay on the queue.
+    #[must_use]
+    pub const fn share(self) -> u16 {
+        (self.0 >> Self::SHARE_SHIFT) as u16
+    }
+
     /// Whether its AF_XDP socket is `owner`'s.
     #[inline(always)]
     #[must_use]
@@ -288,6 +310,7 @@ mod tests {
             prop_assert_eq!(Slot::live(owner).owner(), Some(owner));
             let index = socket_index(listener, owner);
             prop_assert!(index < SOCKETS_CAPACITY);
+            prop_assert_eq!(owner_at(owner_index(owner)), owner);
             prop_assert_eq!((index >> 12, index >> 8 & 15, index & 255), (listener.into(), generation.into(), worker.into()));
         }
     }

@@ -5,6 +5,7 @@
 #![no_std]
 #![no_main]
 
+mod capture;
 mod count;
 mod cursor;
 mod lists;

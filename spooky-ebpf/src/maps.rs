@@ -96,6 +96,10 @@ pub static STEERING: PerCpuArray<Row> = PerCpuArray::with_max_entries(map::STEER
 #[map]
 pub static SAMPLES: RingBuf = RingBuf::with_byte_size(map::SAMPLES_CAPACITY, 0);
 
+/// XDP writes, control plane reads: captured frames.
+#[map]
+pub static CAPTURES: RingBuf = RingBuf::with_byte_size(map::CAPTURES_CAPACITY, 0);
+
 /// Control plane writes, XDP redirects to: receive queue -> AF_XDP socket.
 #[map]
 pub static XSKS: XskMap = XskMap::with_max_entries(map::XSKS_CAPACITY, 0);

@@ -7,7 +7,7 @@ use aya_ebpf::{
 use spooky_common::verdict::{self, Tables as _, Verdict};
 
 use crate::{
-    count,
+    capture, count,
     cursor::Frame,
     maps::{Maps, XSKS},
     sample,
@@ -30,6 +30,7 @@ pub fn ingress(context: &XdpContext) -> u32 {
         },
     };
     let nth = count::frame(queue, counter);
+    capture::record(context, queue, counter, nth, maps.settings().capture_every);
     if let Verdict::Drop(reason, tuple) = verdict {
         sample::record(&mut frame, &tuple, reason, nth, maps.settings().sample_every);
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::ctl::Ctl;
+use crate::ctl::{self, Ctl};
 
 /// spooky: an HTTP/3 edge proxy whose packets are steered in the kernel.
 #[derive(Debug, Parser)]
@@ -40,4 +40,32 @@ pub enum Command {
     ///
     /// Exit code 0 when it was done, 1 when the daemon refused, 2 when it could not be asked.
     Ctl(Ctl),
+    /// Packets recorded at the interface, judged again.
+    #[command(subcommand)]
+    Trace(Trace),
+}
+
+/// What can be done with a trace.
+#[derive(Debug, Subcommand)]
+pub enum Trace {
+    /// Record what XDP sees and decides: the frames to the listeners, and the state of its maps.
+    ///
+    /// Asks a running daemon over its control socket. The trace holds the packets' headers and source addresses, and no key of
+    /// this host. Needs `ebpf.mode: xdp`. Exit code 0: written. 1: the daemon refused. 2: it was not asked, or the file exists.
+    Capture(ctl::trace::Capture),
+    /// Judge every frame of a trace again: on the host, and by the kernel's program where this process may load it
+    /// (CAP_BPF and CAP_NET_ADMIN; nothing is attached).
+    ///
+    /// Prints a line for each frame. Exit code 0 when all agree with what was recorded, 1 when not, 2 when it cannot be read.
+    Replay {
+        /// The trace, as `spooky trace capture` wrote it.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// On the host only: needs no privilege.
+        #[arg(long)]
+        host: bool,
+        /// Print only frames on which the judges do not agree.
+        #[arg(long, short)]
+        quiet: bool,
+    },
 }

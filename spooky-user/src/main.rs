@@ -1,12 +1,14 @@
 //! The `spooky` program: command line, configuration, start, wait, exit code.
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{BufReader, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
-use spooky_user::cli::{Cli, Command};
+use spooky_user::cli::{self, Cli, Command};
 use spooky_user::controlplane::config::{self, Config};
+use spooky_user::controlplane::trace::{self, Trace, TraceError};
 use spooky_user::controlplane::{boot, control, settings};
 use spooky_user::ctl;
 use spooky_user::telemetry::logging;
@@ -24,6 +26,8 @@ fn main() -> ExitCode {
         Command::Check { config } => check(&config),
         Command::Run { config } => run(&config),
         Command::Ctl(asked) => ctl::run(&asked),
+        Command::Trace(cli::Trace::Capture(order)) => ctl::trace::capture(&order),
+        Command::Trace(cli::Trace::Replay { file, host, quiet }) => replay(&file, !host, quiet),
     }
 }
 
@@ -58,6 +62,42 @@ fn run(path: &Path) -> ExitCode {
         Ok(running) => control::run(running),
         Err(error) => fail(&error),
     }
+}
+
+/// One or more frames are judged otherwise than was recorded.
+const EXIT_APART: u8 = 1;
+
+fn replay(path: &Path, kernel: bool, quiet: bool) -> ExitCode {
+    let read =
+        File::open(path).map_err(TraceError::File).and_then(|it| Trace::read(BufReader::new(it)));
+    let trace = match read {
+        Ok(trace) => trace,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "{}: {error}", path.display());
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    let mut out = std::io::BufWriter::new(std::io::stdout());
+    let judged = trace::replay::replay(&trace, kernel, |frame| {
+        if !(quiet && frame.agrees()) {
+            let _ = writeln!(out, "{frame}");
+        }
+    });
+    let apart = match judged {
+        Ok(apart) => apart,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "spooky: {error}; `--host` needs no kernel");
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    let judges = if kernel { "host and kernel" } else { "host" };
+    let count = trace.frames.len();
+    let _ = writeln!(
+        out,
+        "{count} frames by {judges}: {apart} apart; {} lost in the capture",
+        trace.lost
+    );
+    if out.flush().is_err() || apart > 0 { ExitCode::from(EXIT_APART) } else { ExitCode::SUCCESS }
 }
 
 fn load(path: &Path) -> Result<Config, ExitCode> {

@@ -15,4 +15,5 @@ mod prefixes;
 mod queues;
 mod reuseport;
 mod rig;
+mod trace;
 mod xdp_verdicts;

@@ -12,6 +12,7 @@
 //! steering_at_scale.rs  the same with many connections and a killed daemon
 //! flood.rs      packets that nobody wants, beside an honest client
 //! placement.rs     shares of new connections by load           abuse.rs     clients that do harm
+//! trace.rs         packets recorded and judged again, and where they went
 //! control.rs       the control socket and `spooky ctl`
 //! confinement.rs   what rights are left: rows I01 to I04            secrets.rs   what nobody learns: row I05
 //! load.rs          the load generator and the floor it is measured against, in small numbers
@@ -42,3 +43,4 @@ mod secrets;
 mod steering;
 mod steering_at_scale;
 mod tls;
+mod trace;

@@ -4,7 +4,7 @@
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -26,6 +26,16 @@ pub struct Asked {
     pub code: i32,
     pub stdout: String,
     pub stderr: String,
+}
+
+impl From<Output> for Asked {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
 }
 
 impl Control {
@@ -59,14 +69,22 @@ impl Control {
     /// # Panics
     /// When it cannot be run.
     pub fn ctl(&self, arguments: &[&str]) -> Asked {
+        self.spooky(&[&["ctl"], arguments].concat())
+    }
+
+    /// Runs a command of `spooky` that asks over the socket.
+    ///
+    /// # Panics
+    /// When it cannot be run.
+    pub fn spooky(&self, arguments: &[&str]) -> Asked {
+        self.command(arguments).output().expect("spooky runs").into()
+    }
+
+    /// The same, to be run by the test.
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(programs::spooky());
-        command.arg("ctl").arg("--socket").arg(self.socket()).args(arguments);
-        let output = command.output().expect("spooky ctl runs");
-        Asked {
-            code: output.status.code().unwrap_or(-1),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+        command.args(arguments).arg("--socket").arg(self.socket());
+        command
     }
 
     /// Runs `spooky ctl --json`, which must go well.

@@ -5,7 +5,7 @@
 //! and `supervise` watches the workers, `placement` shares new connections out among them, `listeners` knows where
 //! clients connect, `overload` watches memory, `abuse` clients that do harm, `reload` takes a new
 //! configuration whole or not at all, `settings` puts it into the words of those who carry it out, `figures` are the numbers
-//! of this plane; `config`, `kernel`, `health` and `admin` do
+//! of this plane, `trace` records packets and judges them again; `config`, `kernel`, `health` and `admin` do
 //! what their names say.
 
 pub mod abuse;
@@ -23,4 +23,5 @@ pub mod placement;
 pub mod reload;
 pub mod settings;
 pub mod supervise;
+pub mod trace;
 pub mod workers;

@@ -21,6 +21,8 @@ use super::kernel::{
 };
 use super::listeners::{Listeners, Opening};
 use super::placement::{Look, Placement};
+use super::trace::Trace;
+use super::trace::session::{Session, Wanted};
 use crate::dataplane::worker::Handle;
 use crate::dataplane::worker::stray::Strays;
 use crate::id::{ListenerId, WorkerId};
@@ -50,6 +52,7 @@ pub struct Supervisor {
     draining: bool,
     /// The last failure, so that it is logged once and not at every beat.
     failing: Option<String>,
+    capture: Option<Session>,
 }
 
 impl Supervisor {
@@ -84,6 +87,7 @@ impl Supervisor {
             applied: None,
             draining: false,
             failing: None,
+            capture: None,
         }
     }
 
@@ -182,6 +186,11 @@ impl Supervisor {
         }
         if let Ok(counters) = self.kernel.counters() {
             self.figures.set_kernel(&counters);
+        }
+        if let Some(session) = &mut self.capture
+            && let Err(error) = session.beat(&mut self.kernel, now)
+        {
+            tracing::warn!(%error, "a capture does not end");
         }
         let figures = Arc::clone(&self.figures);
         self.kernel.drain_samples(|sample| {
@@ -289,6 +298,31 @@ impl Supervisor {
                 }
             }
         }
+    }
+
+    /// The capture that was begun and not fetched yet.
+    #[must_use]
+    pub fn capture(&self) -> Option<&Session> {
+        self.capture.as_ref()
+    }
+
+    /// Begins a capture, in the place of one that nobody has fetched.
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    pub fn begin_capture(&mut self, wanted: Wanted, now: Instant) -> Result<(), KernelError> {
+        self.capture = None;
+        self.capture = Some(Session::begin(&mut self.kernel, wanted, now)?);
+        Ok(())
+    }
+
+    /// Ends it and gives what was captured; `None` when none was begun.
+    ///
+    /// # Errors
+    /// [`KernelError`]; it is gone then, too.
+    pub fn end_capture(&mut self) -> Option<Result<Trace, KernelError>> {
+        let session = self.capture.take()?;
+        Some(session.finish(&mut self.kernel))
     }
 
     /// From now on a worker that ends is one that has drained.

@@ -7,6 +7,8 @@
 
 mod client;
 mod status;
+mod steering;
+pub mod trace;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -35,6 +37,8 @@ pub struct Ctl {
 enum Verb {
     /// The daemon, its workers and its kernel programs.
     Status,
+    /// Where packets go: by receive queue at the interface, at the socket groups, and in each worker.
+    Steering,
 }
 
 /// An answer in both forms.
@@ -49,6 +53,7 @@ pub fn run(ctl: &Ctl) -> ExitCode {
     let client = Client::new(&ctl.socket);
     let shown = match &ctl.verb {
         Verb::Status => status::status(&client),
+        Verb::Steering => steering::steering(&client),
     };
     match shown {
         Ok(shown) => {

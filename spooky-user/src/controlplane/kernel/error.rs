@@ -136,7 +136,8 @@ impl KernelError {
         }
     }
 
-    pub(super) fn map(map: &'static str, error: MapError) -> Self {
+    /// A map that cannot be read or written.
+    pub(in crate::controlplane) fn map(map: &'static str, error: MapError) -> Self {
         Self::Map { map, error: map_error(error) }
     }
 

@@ -139,6 +139,11 @@ impl<const N: usize> List<[u8; 16], N> {
 }
 
 impl<K: Pod + Ord, const N: usize> List<K, N> {
+    /// Its trie, and the name of that.
+    pub(super) fn trie(&self) -> (&LpmTrie<MapData, K, u32>, &'static str) {
+        (&self.trie, self.name)
+    }
+
     /// Turns the look-up to the trie when the list is going to change.
     fn begin(&mut self, desired: &Prefixes<K>) -> Result<(), KernelError> {
         if self.held.len() <= READ_BACK_MAX {

@@ -12,10 +12,12 @@
 //! after a kill it lives until the last socket of the group is closed, which the kernel does for a dead process.
 
 mod attach;
+mod bare;
 mod counters;
 mod error;
 mod lists;
 mod object;
+mod observe;
 mod queues;
 mod samples;
 mod slots;
@@ -30,8 +32,10 @@ use spooky_common::{
     sample::Sample,
 };
 
+pub use self::bare::Bare;
 pub use self::counters::QueueCounts;
 pub use self::error::KernelError;
+pub use self::observe::Observed;
 use self::{attach::Attachment, object::Loaded, queues::QueueSockets, steering::Groups};
 
 /// What the operator asked for.

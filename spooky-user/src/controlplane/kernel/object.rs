@@ -45,6 +45,7 @@ pub(super) struct Loaded {
     pub(super) counters: PerCpuArray<MapData, u64>,
     pub(super) steering: PerCpuArray<MapData, Row>,
     pub(super) samples: RingBuf<MapData>,
+    pub(super) captures: RingBuf<MapData>,
     /// Ports that were ever written: all others hold zero since the map was made.
     pub(super) ports_written: BTreeSet<u16>,
     /// Places of `OWNERS` that were ever written, likewise.
@@ -56,8 +57,7 @@ pub(super) struct Loaded {
 impl Loaded {
     /// Loads the reuseport program, and the XDP program when the mode needs it.
     pub(super) fn load(mode: Mode, sample_every: u32) -> Result<Self, KernelError> {
-        let mut ebpf = Ebpf::load(OBJECT).map_err(KernelError::from_load)?;
-        check_layout(&ebpf)?;
+        let mut ebpf = parse()?;
         // Programs first: they hold the maps by themselves once loaded.
         reuseport(&mut ebpf)?
             .load()
@@ -100,6 +100,7 @@ impl Loaded {
             counters: take(&mut ebpf, map::COUNTERS)?,
             steering: take(&mut ebpf, map::STEERING)?,
             samples: take(&mut ebpf, map::SAMPLES)?,
+            captures: take(&mut ebpf, map::CAPTURES)?,
             ports_written: BTreeSet::new(),
             owners_written: BTreeSet::new(),
             ebpf,
@@ -111,6 +112,13 @@ impl Loaded {
             .map_err(|error| KernelError::map(map::SETTINGS, error))?;
         Ok(loaded)
     }
+}
+
+/// Parses the object, makes its maps, and checks that it speaks our layout.
+pub(super) fn parse() -> Result<Ebpf, KernelError> {
+    let ebpf = Ebpf::load(OBJECT).map_err(KernelError::from_load)?;
+    check_layout(&ebpf)?;
+    Ok(ebpf)
 }
 
 pub(super) fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp, KernelError> {
@@ -168,7 +176,7 @@ fn words<const N: usize>(
     Ok((mode == Mode::Xdp).then_some((map, name)))
 }
 
-fn lacks(name: &str) -> KernelError {
+pub(super) fn lacks(name: &str) -> KernelError {
     KernelError::Object(format!("it lacks {name}"))
 }
 

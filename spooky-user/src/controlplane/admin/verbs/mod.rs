@@ -4,6 +4,8 @@
 //! A new verb is a function and a row here, and what shows its answer in `ctl`.
 
 mod status;
+mod steering;
+mod trace;
 
 use http::{Method, StatusCode};
 use hyper::body::Bytes;
@@ -27,12 +29,38 @@ pub struct Verb {
 }
 
 /// All of them.
-pub static VERBS: [Verb; 1] = [Verb {
-    method: Method::GET,
-    path: "/status",
-    help: "the daemon, its workers and its kernel programs",
-    run: status::status,
-}];
+pub static VERBS: [Verb; 5] = [
+    Verb {
+        method: Method::GET,
+        path: "/status",
+        help: "the daemon, its workers and its kernel programs",
+        run: status::status,
+    },
+    Verb {
+        method: Method::GET,
+        path: "/steering",
+        help: "where packets go: at the interface, at the sockets, in each worker",
+        run: steering::steering,
+    },
+    Verb {
+        method: Method::POST,
+        path: "/trace/begin",
+        help: "captures frames at the interface: frames, seconds, every",
+        run: trace::begin,
+    },
+    Verb {
+        method: Method::GET,
+        path: "/trace",
+        help: "how far the capture is",
+        run: trace::progress,
+    },
+    Verb {
+        method: Method::POST,
+        path: "/trace/end",
+        help: "ends the capture and gives the trace",
+        run: trace::end,
+    },
+];
 
 /// Who asks, as the kernel knows it (SO_PEERCRED).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,0 +1,319 @@
+//! What the kernel's maps hold, as far as a verdict depends on it, in plain values; the same decision over them on the host.
+//! May import: hex, spooky-common. Knows no map and no file.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+use spooky_common::access::Lists;
+use spooky_common::cid::{self, CID_LEN, LocalKey, Owner};
+use spooky_common::counter::Counter;
+use spooky_common::frame::{self, Address};
+use spooky_common::invariant;
+use spooky_common::map::{AddressKey, Port, Queue, Settings};
+use spooky_common::steer::{self, Keys};
+use spooky_common::verdict::{self, Listeners, Queues, Tables, Verdict};
+
+use super::hex;
+
+/// The state.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct State {
+    /// UDP ports that have a listener.
+    pub ports: Vec<PortEntry>,
+    /// Listeners that are bound to one address.
+    pub addresses: Vec<AddressEntry>,
+    /// The trace's own key under each config id that has one.
+    pub keys: Vec<KeyEntry>,
+    /// Secret of the placement hash. The process draws another when it starts.
+    pub placement: Secret,
+    /// Whether a source on no list is refused.
+    pub default_deny: bool,
+    /// Of the sources of the frames, those on the deny list.
+    pub denied: Vec<IpAddr>,
+    /// Of the sources of the frames, those on the allow list.
+    pub allowed: Vec<IpAddr>,
+    /// Receive queues whose AF_XDP socket has an owner.
+    pub queues: Vec<QueueEntry>,
+    /// Workers that are live.
+    pub owners: Vec<OwnerEntry>,
+}
+
+/// A UDP port: listener numbers, 0 for none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PortEntry {
+    /// The port.
+    pub port: u16,
+    /// Listener at the IPv4 wildcard.
+    pub any_v4: u8,
+    /// Listener at the IPv6 wildcard.
+    pub any_v6: u8,
+    /// Whether a listener is bound to a single address.
+    pub by_address: bool,
+}
+
+/// A listener that is bound to one address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AddressEntry {
+    /// Where.
+    pub address: SocketAddr,
+    /// Its number.
+    pub listener: u32,
+}
+
+/// A secret of 16 octets, the two halves of a SipHash key in little-endian order.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(#[serde(with = "hex::fixed")] pub [u8; 16]);
+
+/// The key of a config id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyEntry {
+    /// 0..=6.
+    pub config_id: u8,
+    /// The key.
+    pub key: Secret,
+}
+
+/// A receive queue whose AF_XDP socket has an owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QueueEntry {
+    /// The queue.
+    pub queue: u32,
+    /// The owner's number.
+    pub worker: u8,
+    /// And generation.
+    pub generation: u8,
+    /// How many of the 256 slots of new flows stay on the queue.
+    pub share: u16,
+}
+
+/// A worker that is live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OwnerEntry {
+    /// Its number.
+    pub worker: u8,
+    /// Its generation.
+    pub generation: u8,
+}
+
+/// The state as the decision's tables, for the frames of one receive queue.
+struct View<'a> {
+    state: &'a State,
+    keys: [Option<LocalKey>; cid::CONFIG_IDS as usize],
+    settings: Settings,
+    queue: u32,
+}
+
+/// Seals connection IDs anew, under a key that belongs to the trace alone.
+#[derive(Debug)]
+pub struct Disguise<'a, K> {
+    /// The host's keys.
+    pub host: &'a K,
+    /// The trace's.
+    pub own: LocalKey,
+}
+
+// === impl State ===
+
+impl State {
+    /// What the decision is for this frame: the same code as the kernel's, over this state.
+    #[must_use]
+    pub fn decide(&self, queue: u32, frame: &[u8]) -> Verdict {
+        let mut cursor = frame;
+        verdict::ingress(&mut cursor, &self.view(queue))
+    }
+
+    /// The entry of a receive queue, as the map has it.
+    #[must_use]
+    pub fn queue(&self, queue: u32) -> Queue {
+        let entry = self.queues.iter().find(|it| it.queue == queue);
+        entry.map_or(Queue::NOBODYS, |it| {
+            Queue::live(Owner { worker: it.worker, generation: it.generation }, it.share)
+        })
+    }
+
+    /// What holds for all listeners, but for how lists are looked up.
+    #[must_use]
+    pub fn settings(&self) -> Settings {
+        Settings {
+            placement: self.placement.key(),
+            default_deny: u32::from(self.default_deny),
+            ..Settings::default()
+        }
+    }
+
+    fn view(&self, queue: u32) -> View<'_> {
+        let mut keys = [None; cid::CONFIG_IDS as usize];
+        for entry in &self.keys {
+            if let Some(key) = keys.get_mut(usize::from(entry.config_id)) {
+                *key = Some(entry.key.key());
+            }
+        }
+        View { state: self, keys, settings: self.settings(), queue }
+    }
+}
+
+impl Secret {
+    /// As a SipHash key.
+    #[must_use]
+    pub fn key(self) -> LocalKey {
+        let [k0, k1] = [0, 8].map(|at| {
+            let half = self.0.get(at..at + 8).and_then(|half| half.try_into().ok());
+            u64::from_le_bytes(half.unwrap_or_default())
+        });
+        LocalKey { k0, k1 }
+    }
+
+    /// Of a SipHash key.
+    #[must_use]
+    pub fn of(key: LocalKey) -> Self {
+        let mut octets = [0; 16];
+        let halves = key.k0.to_le_bytes().into_iter().chain(key.k1.to_le_bytes());
+        octets.iter_mut().zip(halves).for_each(|(octet, half)| *octet = half);
+        Self(octets)
+    }
+}
+
+// === impl View ===
+
+impl Keys for View<'_> {
+    fn local_key(&self, config_id: u8) -> Option<&LocalKey> {
+        self.keys.local_key(config_id)
+    }
+}
+
+impl Lists for View<'_> {
+    fn allows(&self, source: &Address) -> bool {
+        self.state.allowed.contains(&ip(source))
+    }
+
+    fn denies(&self, source: &Address) -> bool {
+        self.state.denied.contains(&ip(source))
+    }
+}
+
+impl Listeners for View<'_> {
+    fn port(&self, port: u16) -> Port {
+        let entry = self.state.ports.iter().find(|it| it.port == port);
+        entry.map_or_else(Port::default, |it| Port::from(*it))
+    }
+
+    fn address(&self, key: &AddressKey) -> Option<u8> {
+        let entry = self.state.addresses.iter().find(|it| it.key() == *key)?;
+        Some(entry.listener as u8)
+    }
+}
+
+impl Queues for View<'_> {
+    fn queue(&self) -> u32 {
+        self.queue
+    }
+
+    fn owner_of_queue(&self) -> Queue {
+        self.state.queue(self.queue)
+    }
+
+    fn is_live(&self, owner: Owner) -> bool {
+        let is_it =
+            |it: &OwnerEntry| (it.worker, it.generation) == (owner.worker, owner.generation);
+        self.state.owners.iter().any(is_it)
+    }
+}
+
+impl Tables for View<'_> {
+    fn settings(&self) -> &Settings {
+        &self.settings
+    }
+}
+
+impl PortEntry {
+    /// Of the map's entry.
+    #[must_use]
+    pub fn of(port: u16, entry: Port) -> Self {
+        let Port { any_v4, any_v6, by_address, .. } = entry;
+        Self { port, any_v4, any_v6, by_address: by_address != 0 }
+    }
+}
+
+impl QueueEntry {
+    /// Of the map's entry; `None` for a queue of nobody.
+    #[must_use]
+    pub fn of(queue: u32, entry: Queue) -> Option<Self> {
+        let Owner { worker, generation } = entry.owner()?;
+        Some(Self { queue, worker, generation, share: entry.share() })
+    }
+}
+
+impl From<PortEntry> for Port {
+    fn from(entry: PortEntry) -> Self {
+        let PortEntry { any_v4, any_v6, by_address, .. } = entry;
+        Self { any_v4, any_v6, by_address: u8::from(by_address), reserved: 0 }
+    }
+}
+
+impl AddressEntry {
+    /// As the map keys it.
+    #[must_use]
+    pub fn key(&self) -> AddressKey {
+        let address = match self.address.ip() {
+            IpAddr::V4(address) => Address::V4(address.octets()),
+            IpAddr::V6(address) => Address::V6(address.octets()),
+        };
+        AddressKey::new(&address, self.address.port())
+    }
+}
+
+// === impl Disguise ===
+
+impl<K: Keys> Disguise<'_, K> {
+    /// Changes the connection ID of a frame that was sealed under the host's key, so that it names the same owner under the
+    /// trace's. `None`: by a chance of one in millions an ID of nobody would be somebody's now; leave the frame out.
+    #[must_use]
+    pub fn put_on(&self, frame: &mut [u8]) -> Option<()> {
+        let mut cursor: &[u8] = frame;
+        let length = cursor.len();
+        let Ok(tuple) = frame::udp(&mut cursor) else { return Some(()) };
+        let payload = length - cursor.len();
+        let Ok(header) = invariant::read(&mut cursor, usize::from(tuple.payload_len)) else {
+            return Some(());
+        };
+        if usize::from(header.dcid_len) != CID_LEN {
+            return Some(());
+        }
+        let first = match header.form {
+            invariant::Form::Short => payload + 1,
+            invariant::Form::Long { .. } => payload + 6,
+        };
+        let mut dcid = header.dcid;
+        match steer::owner(&dcid, self.host) {
+            Some(owner) => cid::seal(&mut dcid, &self.own, owner),
+            None if cid::open(&dcid, &self.own).is_some() => return None,
+            None => return Some(()),
+        }
+        frame.get_mut(first..first + CID_LEN)?.copy_from_slice(&dcid);
+        Some(())
+    }
+}
+
+/// The counter with these labels.
+#[must_use]
+pub fn counter(verdict: &str, reason: &str) -> Option<Counter> {
+    let shows =
+        |counter: &Counter| counter.describe().labels == [("verdict", verdict), ("reason", reason)];
+    Counter::ALL.iter().copied().find(shows)
+}
+
+/// A source as it stands in a packet.
+#[must_use]
+pub fn ip(address: &Address) -> IpAddr {
+    match *address {
+        Address::V4(octets) => IpAddr::from(octets),
+        Address::V6(octets) => IpAddr::from(octets),
+    }
+}
