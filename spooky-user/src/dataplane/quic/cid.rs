@@ -242,6 +242,19 @@ mod tests {
 
     const OWNER: Owner = Owner { worker: 3, generation: 1 };
 
+    /// Row I05: whatever prints a structure with keys in it, a log line or a panic, prints none of their octets.
+    #[test]
+    fn i05_keys_do_not_print_themselves() {
+        let secrets = Secrets::from_bytes(2, [1, 2, 3], &[0xab; 32]);
+        let ticket = crate::dataplane::quic::tls::TicketKey([0xab; 48]);
+        let text =
+            format!("{secrets:?} {secrets:#?} {:?} {ticket:?} {ticket:#?}", secrets.local_key);
+        assert!(text.contains("config_id: 2"), "{text}");
+        for octets in ["171", "ab", "AB", "12370169555311111083"] {
+            assert!(!text.contains(octets), "{octets} in {text}");
+        }
+    }
+
     /// Server ID and nonce of an ID, as a load balancer with the key reads them.
     fn decrypted(cid: &Cid, key: &[u8; 16]) -> ([u8; 3], [u8; 13]) {
         let block: [u8; 16] = cid[1..17].try_into().unwrap();
