@@ -37,6 +37,7 @@ fn defaults_are_those_of_the_data_plane() {
     assert!(listener.cid.key.is_none());
     assert_eq!(config.ebpf.mode, EbpfMode::Reuseport);
     assert_eq!(config.ebpf.on_failure, OnFailure::Fallback);
+    assert_eq!(config.ebpf.af_xdp, None);
     assert_eq!(config.access_log.destination, LogDestination::Stdout);
     assert_eq!(config.admin.bind, "127.0.0.1:9901".parse().expect("an address"));
     assert_eq!(config.shutdown.drain_timeout, Duration::from_secs(30));

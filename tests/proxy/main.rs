@@ -9,6 +9,7 @@
 //! tls.rs           certificates by name, verified backends
 //! steering.rs      XDP and reuseport in namespaces, four workers    faults.rs    panics, workers that end
 //! memory.rs        what is given up when memory is scarce           admission.rs what a route admits
+//! af_xdp.rs     the way past the network stack, and what happens when interfaces and queues change
 //! steering_at_scale.rs  the same with many connections and a killed daemon
 //! flood.rs      packets that nobody wants, beside an honest client
 //! placement.rs     shares of new connections by load           abuse.rs     clients that do harm
@@ -22,6 +23,7 @@
 
 mod abuse;
 mod admission;
+mod af_xdp;
 mod backends;
 mod body;
 mod cancellation;

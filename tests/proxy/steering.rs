@@ -21,7 +21,7 @@ use crate::reload::reload;
 use spooky_tests::scene::{LONG, SOON, Turn, assert_ok, field};
 
 const EDGE_PORT: u16 = 4433;
-const QUEUES: u32 = 4;
+pub(crate) const QUEUES: u32 = 4;
 
 /// Dropped from the top: the daemon goes before its namespaces.
 pub(crate) struct Stage {
@@ -40,7 +40,11 @@ pub(crate) fn stage(test: &str, configure: impl FnOnce(Config) -> Config) -> Opt
         return None;
     }
     let turn = Turn::alone();
-    let pair = Pair::new(QUEUES);
+    Some(stage_on(Pair::new(QUEUES), turn, configure))
+}
+
+/// The same between namespaces that are there.
+pub(crate) fn stage_on(pair: Pair, turn: Turn, configure: impl FnOnce(Config) -> Config) -> Stage {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let backends: Vec<Backend> =
         ["b1", "b2"].map(|name| Backend::start_with(Some(&pair.server), name, any, &[])).into();
@@ -59,7 +63,7 @@ pub(crate) fn stage(test: &str, configure: impl FnOnce(Config) -> Config) -> Opt
     let spooky = Spooky::start_in(Some(&pair.server), &configure(config), admin);
     let at = |address| Target::new(address, authority.file()).within(&pair.clients);
     let (v4, v6) = (at(v4), at(v6));
-    Some(Stage { spooky, _backends: backends, v4, v6, _authority: authority, pair, _turn: turn })
+    Stage { spooky, _backends: backends, v4, v6, _authority: authority, pair, _turn: turn }
 }
 
 /// What the counters say about steering since `before`.

@@ -66,18 +66,26 @@ impl Pair {
             run("ip", &["netns", "add", &namespace.name]);
             namespace.ip(&["link", "set", "lo", "up"]);
         }
+        pair.link(queues);
+        pair
+    }
+
+    /// Joins the namespaces by a new veth pair, of the same names and addresses.
+    ///
+    /// # Panics
+    /// When `ip` or `ethtool` fail: there is one already, say.
+    pub fn link(&self, queues: u32) {
         let queues = queues.to_string();
         let sizes = ["numrxqueues", &queues, "numtxqueues", &queues];
         let mut link = vec!["link", "add", EDGE];
         link.extend(sizes);
-        link.extend(["type", "veth", "peer", "name", PEER, "netns", &pair.clients.name]);
+        link.extend(["type", "veth", "peer", "name", PEER, "netns", &self.clients.name]);
         link.extend(sizes);
-        pair.server.ip(&link);
-        pair.server.join(EDGE, &[SERVER_V4, SERVER_V6]);
+        self.server.ip(&link);
+        self.server.join(EDGE, &[SERVER_V4, SERVER_V6]);
         let clients: Vec<IpAddr> =
             (0..CLIENTS).flat_map(|n| [client_v4(n), client_v6(n)]).collect();
-        pair.clients.join(PEER, &clients);
-        pair
+        self.clients.join(PEER, &clients);
     }
 }
 

@@ -14,18 +14,20 @@ use arc_swap::ArcSwap;
 use super::abuse;
 use super::admin::socket::{ControlSocket, SocketError};
 use super::admin::{self, ProcessSource};
-use super::config::{self, Config};
+use super::config::{self, Config, schema};
 use super::confine::{ConfineError, Confined, confine};
 use super::figures::Figures;
 use super::kernel::{Kernel, KernelError, Running as Steering};
 use super::listeners::{self, Listeners, PlanError};
 use super::overload::Watch;
+use super::queues::{QueueError, Queues};
 use super::settings;
 use super::supervise::Supervisor;
 use super::workers::{Makings, Revival};
 use crate::dataplane::abuse::Reports;
 use crate::dataplane::pressure::Pressure;
 use crate::dataplane::quic::tls::CertificateError;
+use crate::dataplane::worker::inbox::Order;
 use crate::dataplane::worker::stray::Strays;
 use crate::dataplane::worker::{Handle, StartError};
 use crate::sys::privilege;
@@ -90,6 +92,8 @@ pub enum BootError {
     Kernel(KernelError),
     /// Rights could not be given up.
     Confine(ConfineError),
+    /// There are no AF_XDP sockets, and `ebpf.on_failure` is `abort`.
+    Queues(QueueError),
     /// The access log cannot be written.
     AccessLog(OpenError),
     /// A worker did not start.
@@ -117,16 +121,19 @@ pub fn boot(config: Config) -> Result<Running, BootError> {
     let registry = Arc::new(Registry::new(workers));
     let figures = Arc::new(Figures::new(workers));
     let strays = Arc::new(Strays::new(workers));
+    let queues = queues(&config.ebpf, workers);
+    let (strays_too, figures_too) = (Arc::clone(&strays), Arc::clone(&figures));
     let mut supervisor =
-        Supervisor::new(kernel, GENERATION, Arc::clone(&strays), Arc::clone(&figures), &registry);
+        Supervisor::new(kernel, queues, GENERATION, strays_too, figures_too, &registry);
     for opening in &plan.open {
         supervisor.open(opening).map_err(BootError::Kernel)?;
     }
-    let orders = listeners.take(plan, Instant::now());
+    let mut orders = listeners.take(plan, Instant::now());
     supervisor.set_listeners(&listeners);
     supervisor.set_placement(&config.workers.weights, config.workers.follows_load);
     supervisor.set_access(&config.access);
     supervisor.attach(Instant::now()).map_err(BootError::Kernel)?;
+    open_queues(&mut supervisor, &config, &mut orders)?;
     // From here on nothing needs privilege, and the threads to come have none from their first moment.
     let maps = supervisor.kernel().running() != Steering::Off;
     let confined = confine(&config, maps).map_err(BootError::Confine)?;
@@ -180,6 +187,37 @@ fn control_socket(admin: &config::Admin) -> Result<Option<ControlSocket>, BootEr
     bound.map(Some).map_err(|error| BootError::Socket { path: path.clone(), error })
 }
 
+/// The interface of mode xdp; none is looked after in the others.
+fn queues(ebpf: &config::Ebpf, workers: usize) -> Queues {
+    let interface = ebpf.interface.as_deref().filter(|_| ebpf.mode == schema::EbpfMode::Xdp);
+    Queues::new(interface, ebpf.af_xdp, GENERATION, workers)
+}
+
+/// Every worker gets the AF_XDP sockets of its queues.
+fn open_queues(
+    supervisor: &mut Supervisor,
+    config: &Config,
+    orders: &mut [Vec<Order>],
+) -> Result<(), BootError> {
+    match supervisor.open_queues() {
+        Ok(opened) => {
+            for (order, worker) in opened {
+                if let Some(orders) = orders.get_mut(usize::from(worker)) {
+                    orders.push(order);
+                }
+            }
+            Ok(())
+        }
+        Err(error) if config.ebpf.on_failure == schema::OnFailure::Abort => {
+            Err(BootError::Queues(error))
+        }
+        Err(error) => {
+            tracing::warn!("no AF_XDP: {error}");
+            Ok(())
+        }
+    }
+}
+
 // === impl BootError ===
 
 impl fmt::Display for BootError {
@@ -196,6 +234,7 @@ impl fmt::Display for BootError {
                 f.write_str(&lines.join("; "))
             }
             Self::Kernel(error) => write!(f, "ebpf: {error}"),
+            Self::Queues(error) => write!(f, "ebpf.af_xdp: {error}"),
             Self::Confine(error) => error.fmt(f),
             Self::AccessLog(error) => {
                 write!(f, "access_log: {error}")?;

@@ -103,6 +103,7 @@ impl Control {
                 tracing::warn!("steering: {} only: {reason}", kernel.running());
             }
         }
+        running.supervisor.log_queues();
         running.confined.log();
         self.health.reconcile(&running.makings.snapshot.load().clusters);
         self.serve_admin(admin_stopped.clone());

@@ -3,7 +3,8 @@
 //!
 //! `boot` brings everything up, `confine` gives up what that needed, `control` is the loop until the end, `workers` starts
 //! and `supervise` watches the workers, `placement` shares new connections out among them, `listeners` knows where
-//! clients connect, `overload` watches memory, `abuse` clients that do harm, `reload` takes a new
+//! clients connect, `queues` knows the interface and its AF_XDP sockets, `overload` watches memory, `abuse` clients that do
+//! harm, `reload` takes a new
 //! configuration whole or not at all, `settings` puts it into the words of those who carry it out, `figures` are the numbers
 //! of this plane, `trace` records packets and judges them again; `config`, `kernel`, `health` and `admin` do
 //! what their names say.
@@ -20,6 +21,7 @@ pub mod kernel;
 pub mod listeners;
 pub mod overload;
 pub mod placement;
+pub mod queues;
 pub mod reload;
 pub mod settings;
 pub mod supervise;

@@ -21,9 +21,11 @@ use super::kernel::{
 };
 use super::listeners::{Listeners, Opening};
 use super::placement::{Look, Placement};
+use super::queues::{QueueError, Queues};
 use super::trace::Trace;
 use super::trace::session::{Session, Wanted};
 use crate::dataplane::worker::Handle;
+use crate::dataplane::worker::inbox::Order;
 use crate::dataplane::worker::stray::Strays;
 use crate::id::{ListenerId, WorkerId};
 use crate::telemetry::metrics::{Registry, WorkerMetrics};
@@ -39,6 +41,9 @@ const RECONCILE: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Supervisor {
     kernel: Kernel,
+    queues: Queues,
+    /// XDP was attached, as far as it can be.
+    attached: bool,
     desired: Desired,
     strays: Arc<Strays>,
     figures: Arc<Figures>,
@@ -60,6 +65,7 @@ impl Supervisor {
     #[must_use]
     pub fn new(
         kernel: Kernel,
+        queues: Queues,
         generation: u8,
         strays: Arc<Strays>,
         figures: Arc<Figures>,
@@ -77,6 +83,8 @@ impl Supervisor {
         };
         Self {
             kernel,
+            queues,
+            attached: false,
             desired,
             strays,
             figures,
@@ -100,8 +108,31 @@ impl Supervisor {
     pub fn attach(&mut self, now: Instant) -> Result<(), KernelError> {
         self.apply(now);
         self.kernel.attach_xdp()?;
+        self.attached = true;
         self.figures.set_running(self.kernel.running());
         Ok(())
+    }
+
+    /// Opens the AF_XDP sockets that the configuration asks for; each goes to the worker beside it.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError`]; none is open then.
+    pub fn open_queues(&mut self) -> Result<Vec<(Order, u8)>, QueueError> {
+        self.queues.open_all(&mut self.kernel)
+    }
+
+    /// Says what goes past the stack.
+    pub fn log_queues(&self) {
+        let Some((sockets, zero_copy)) = self.queues.summary() else { return };
+        let how = if zero_copy { "without a copy" } else { "with a copy" };
+        tracing::info!("af_xdp: {sockets} receive queues, {how}");
+        if self.queues.held_back(self.has_wildcard()) {
+            tracing::warn!(
+                "af_xdp: nothing goes there: the interface takes packets for other hosts (or hides it), and a \
+                 listener takes any address; bind it to this host's own"
+            );
+        }
     }
 
     /// The kernel side, for the start-up line.
@@ -173,6 +204,12 @@ impl Supervisor {
     /// Looks at every worker, and makes the maps follow.
     pub fn beat(&mut self, workers: &[Handle], now: Instant) {
         let slots = self.place(workers, now);
+        if self.attached && !self.draining {
+            self.queues.beat(&mut self.kernel, workers);
+            self.figures.set_running(self.kernel.running());
+        }
+        let queues = self.queues.shares(&slots, self.has_wildcard());
+        let queues_before = std::mem::replace(&mut self.desired.queues, queues);
         let before = std::mem::replace(&mut self.desired.workers, slots);
         let reachable = |slots: &[WorkerSlot]| -> Vec<bool> {
             slots.iter().map(|slot| slot.reachable).collect()
@@ -180,7 +217,7 @@ impl Supervisor {
         let overdue = self.applied.is_none_or(|at| now.saturating_duration_since(at) >= RECONCILE);
         if overdue || reachable(&before) != reachable(&self.desired.workers) {
             self.apply(now);
-        } else if before != self.desired.workers {
+        } else if before != self.desired.workers || queues_before != self.desired.queues {
             let placed = self.kernel.place(&self.desired);
             self.wrote(placed);
         }
@@ -197,6 +234,11 @@ impl Supervisor {
             figures.sampled();
             log_sample(sample);
         });
+    }
+
+    /// A listener takes packets to whatever address.
+    fn has_wildcard(&self) -> bool {
+        self.desired.listeners.iter().any(|listener| listener.address.ip().is_unspecified())
     }
 
     /// The place of each worker in the table.

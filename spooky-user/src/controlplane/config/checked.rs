@@ -18,6 +18,7 @@ use crate::dataplane::quic::tls::CertificateFiles;
 use crate::dataplane::route::{HostPattern, PathPattern};
 use crate::dataplane::upstream::cluster::{HealthCheck, RetryBudget, Settings};
 use crate::id::ClusterId;
+use crate::sys::xsk::Transfer;
 
 /// A whole configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -156,6 +157,19 @@ pub struct Ebpf {
     pub on_failure: OnFailure,
     /// Every so manieth drop is sampled, for each CPU, receive queue and reason; 0 for none.
     pub sample_drops: u32,
+    /// The way past the stack; `None` is none, and in any mode but xdp.
+    pub af_xdp: Option<AfXdp>,
+}
+
+/// AF_XDP sockets at the receive queues of [`Ebpf::interface`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AfXdp {
+    /// Whether the kernel copies.
+    pub transfer: Transfer,
+    /// For each queue and direction: a power of two.
+    pub frames: u32,
+    /// Microseconds; `None` is no busy polling.
+    pub busy_poll: Option<u32>,
 }
 
 /// Who may connect: allowed networks, then not the denied ones, then by default.

@@ -21,6 +21,16 @@ pub fn restart_only_changes(old: &Config, new: &Config) -> Vec<String> {
     note(old.ebpf.attach != new.ebpf.attach, "ebpf.attach");
     note(old.ebpf.on_failure != new.ebpf.on_failure, "ebpf.on_failure");
     note(old.ebpf.sample_drops != new.ebpf.sample_drops, "ebpf.sample_drops");
+    let af_xdp = |config: &Config| {
+        let it = config.ebpf.af_xdp?;
+        Some((it.transfer, it.frames, it.busy_poll))
+    };
+    let (before, after) = (af_xdp(old), af_xdp(new));
+    note(before.map(|it| it.0) != after.map(|it| it.0), "ebpf.af_xdp.mode");
+    if before.is_some() && after.is_some() {
+        note(before.map(|it| it.1) != after.map(|it| it.1), "ebpf.af_xdp.frames");
+        note(before.map(|it| it.2) != after.map(|it| it.2), "ebpf.af_xdp.busy_poll");
+    }
     note(old.admin.bind != new.admin.bind, "admin.bind");
     note(old.admin.socket != new.admin.socket, "admin.socket");
     note(old.admin.socket_access != new.admin.socket_access, "admin.socket_access");

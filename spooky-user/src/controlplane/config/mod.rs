@@ -24,8 +24,8 @@ mod suggest;
 pub mod units;
 
 pub use checked::{
-    Access, AccessLog, Admin, CidKey, CidSettings, Config, Ebpf, EndpointConfig, Listener, Log,
-    LogDestination, Overload, Privileges, RouteConfig, Shutdown, UpstreamConfig, Workers,
+    Access, AccessLog, Admin, AfXdp, CidKey, CidSettings, Config, Ebpf, EndpointConfig, Listener,
+    Log, LogDestination, Overload, Privileges, RouteConfig, Shutdown, UpstreamConfig, Workers,
 };
 pub use compile::compile;
 pub use difference::restart_only_changes;

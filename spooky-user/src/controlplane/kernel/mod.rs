@@ -265,6 +265,11 @@ impl Kernel {
         Ok(self.running())
     }
 
+    /// Lets go of the XDP program's link: its interface is gone, and with it what was attached there.
+    pub fn detach_xdp(&mut self) {
+        self.attachment = None;
+    }
+
     /// Brings the maps to the desired state: reads what they hold, writes only what differs (a list of more
     /// than 1024 prefixes and the socket array are compared with what was written to them). Calling it again with the
     /// same state changes nothing. Without loaded programs, does nothing.
@@ -326,13 +331,14 @@ impl Kernel {
         }
     }
 
-    /// Brings the placement table alone to the desired state, when nothing but shares of workers has changed; how many slots it
-    /// wrote. Without loaded programs, does nothing.
+    /// Brings placement table and receive queues alone to the desired state, when nothing but shares of workers and queues has
+    /// changed; how many entries it wrote. Without loaded programs, does nothing.
     ///
     /// # Errors
-    /// [`KernelError::Map`]; some slots may be written, calling again continues.
+    /// [`KernelError::Map`]; some entries may be written, calling again continues.
     pub fn place(&mut self, desired: &Desired) -> Result<usize, KernelError> {
-        self.loaded.as_mut().map_or(Ok(0), |loaded| steering::slots(loaded, desired))
+        let Some(loaded) = &mut self.loaded else { return Ok(0) };
+        Ok(steering::slots(loaded, desired)? + self.queues.apply(loaded, &desired.queues)?)
     }
 
     /// Every kernel counter, summed over CPUs and receive queues. Empty without loaded programs.

@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 
 pub mod udp;
+pub mod xdp;
 
 /// The two ends of a datagram's way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

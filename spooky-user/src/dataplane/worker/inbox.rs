@@ -4,12 +4,13 @@ use std::time::{Duration, Instant};
 
 use super::sync::{ArrayQueue, AtomicBool, AtomicU16, AtomicU64, AtomicWaker, Ordering};
 use super::{ListenerSetup, Terms};
+use crate::dataplane::packet::xdp::{Home, Opened};
 use crate::id::ListenerId;
 
 /// Orders that may wait: four reloads that replace all 16 listeners, less a few.
 const ORDERS: usize = 128;
 
-/// A change of a worker's listeners.
+/// A change of a worker's listeners or of its AF_XDP sockets.
 #[derive(Debug)]
 pub enum Order {
     /// Serve this one, too.
@@ -23,6 +24,10 @@ pub enum Order {
         /// When what is left is cut off.
         deadline: Instant,
     },
+    /// Receive from this AF_XDP socket, too, and give it back at the end.
+    AddQueue(Box<Opened>, std::sync::Arc<Home>),
+    /// Close all AF_XDP sockets.
+    CloseQueues,
 }
 
 /// Orders to one worker. Those about the whole worker are levels, not edges: given twice, they are carried out once.

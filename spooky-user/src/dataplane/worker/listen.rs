@@ -51,7 +51,7 @@ impl Worker {
     pub(super) fn follow_orders(&mut self, now: Instant) {
         while let Some(order) = self.inbox.next() {
             if let Err(error) = self.follow(order, now) {
-                tracing::error!(worker = %self.id, %error, "a change of listeners was not carried out");
+                tracing::error!(worker = %self.id, %error, "an order was not carried out");
             }
         }
         if self.inbox.take_reconfigured() {
@@ -73,6 +73,13 @@ impl Worker {
             Order::Change(terms) => self.set_terms(&terms, now),
             Order::Close { listener, deadline } => {
                 self.begin_close(listener, deadline);
+                Ok(())
+            }
+            Order::AddQueue(opened, home) => {
+                self.bypass.add(*opened, home).map_err(StartError::Socket)
+            }
+            Order::CloseQueues => {
+                self.bypass.close();
                 Ok(())
             }
         }

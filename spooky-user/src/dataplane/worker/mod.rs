@@ -1,14 +1,16 @@
 //! The share-nothing unit: one thread, one core, one runtime, its own sockets, connections, timers and backend pools.
 //!
 //! `thread` starts it, `turn` is its loop, `listen` opens and closes its listeners, `relief` minds its memory, `drain` is its
-//! graceful end; `socket`, `timers`, `acks`, `stray` and `inbox` are what it holds, `sync` what the last two are made of. The one place where IO, protocol and policy meet: may import all of `dataplane` and `snapshot`.
+//! graceful end; `outlet` sends, `bypass` is the way past the stack; `socket`, `timers`, `acks`, `stray` and `inbox` are what it holds, `sync` what the last two are made of. The one place where IO, protocol and policy meet: may import all of `dataplane` and `snapshot`.
 //!
 //! Workers share the snapshot, the rings of strays and single atomics; nothing on the request path is locked.
 
 mod acks;
+mod bypass;
 mod drain;
 pub mod inbox;
 mod listen;
+mod outlet;
 mod relief;
 mod socket;
 pub mod stray;

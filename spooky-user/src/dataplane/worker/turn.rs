@@ -17,6 +17,7 @@ use tokio::time::Sleep;
 
 use super::Setup;
 use super::acks::Acks;
+use super::bypass::Bypass;
 use super::inbox::{Inbox, Pulse};
 use super::listen::Closing;
 use super::relief::GivenBack;
@@ -34,7 +35,7 @@ use crate::dataplane::packet::{Datagram, Path};
 use crate::dataplane::pressure::Pressure;
 use crate::dataplane::proxy;
 use crate::dataplane::quic::endpoint::{Arrival, Disposition, Endpoint};
-use crate::dataplane::quic::transmit::{Builder, Outcome};
+use crate::dataplane::quic::transmit::Builder;
 use crate::id::{ConnectionKey, WorkerId};
 use crate::telemetry::metrics::WorkerMetrics;
 use crate::telemetry::reason::Panicked;
@@ -56,6 +57,8 @@ pub(super) struct Worker {
     pub(super) workers: usize,
     pub(super) endpoint: Endpoint<Session>,
     pub(super) sockets: Vec<Socket>,
+    /// What comes past the network stack.
+    pub(super) bypass: Bypass,
     /// What the HTTP/3 sessions of each listener share.
     pub(super) sessions: Vec<Rc<Shared>>,
     /// Listeners on their way out.
@@ -73,11 +76,11 @@ pub(super) struct Worker {
     pub(super) context: Rc<proxy::Context>,
     pub(super) metrics: Arc<WorkerMetrics>,
     arena: Arena,
-    builder: Builder,
+    pub(super) builder: Builder,
     /// Connections that want service in this turn.
     touched: Vec<ConnectionKey>,
     /// Connections that had more to send than one turn allows, or whose socket was full.
-    postponed: Vec<ConnectionKey>,
+    pub(super) postponed: Vec<ConnectionKey>,
     opened: Vec<Exchange>,
     pub(super) draining: bool,
     /// A test has asked for a fault.
@@ -100,6 +103,7 @@ impl Worker {
             workers: setup.workers,
             endpoint: Endpoint::new(Arc::clone(&metrics), Arc::clone(&setup.proxy.reports)),
             sockets: Vec::new(),
+            bypass: Bypass::new(Arc::clone(&metrics)),
             sessions: Vec::new(),
             closing: Vec::new(),
             timers: Timers::default(),
@@ -148,7 +152,8 @@ impl Worker {
         self.follow_orders(now);
         self.relieve(now);
 
-        let mut more = self.receive(cx, now);
+        let mut more = self.receive_bypassed(cx, now);
+        more |= self.receive(cx, now);
         more |= self.take_strays(now);
         self.run_timers(now);
         self.collect_posts();
@@ -222,13 +227,14 @@ impl Worker {
         more
     }
 
-    fn datagram(
+    /// Hands a datagram on; `true` when a connection has taken it.
+    pub(super) fn datagram(
         &mut self,
         socket: usize,
         arrival: Arrival,
         datagram: Datagram<'_>,
         access: &AccessList,
-    ) {
+    ) -> bool {
         let path = datagram.path;
         let permits = |address: IpAddr| access.permits(address);
         let mut answer = [0; ANSWER_SIZE];
@@ -241,7 +247,7 @@ impl Worker {
             if let Some(key) = self.endpoint.delivering() {
                 self.lose(key);
             }
-            return;
+            return false;
         };
         match disposition {
             Disposition::Delivered(key) => self.touch(key),
@@ -253,12 +259,7 @@ impl Worker {
             Disposition::Stray(owner) => self.forward(socket, owner, arrival, bytes, path),
             Disposition::Dropped => {}
         }
-    }
-
-    fn reply(&mut self, socket: usize, answer: Option<&[u8]>, path: Path) {
-        if let (Some(socket), Some(bytes)) = (self.sockets.get_mut(socket), answer) {
-            socket.send_or_drop(bytes, path);
-        }
+        matches!(disposition, Disposition::Delivered(_) | Disposition::Refused(..))
     }
 
     /// Hands a stray to its owner, or tells its sender that the owner is gone.
@@ -424,25 +425,6 @@ impl Worker {
         }
     }
 
-    /// Sends the connection's packets from its listener's socket.
-    pub(super) fn transmit(&mut self, key: ConnectionKey) {
-        let Some(connection) = self.endpoint.get_mut(key) else { return };
-        let listener = connection.listener;
-        let Some(socket) = self.sockets.iter_mut().find(|it| it.listener == listener) else {
-            return;
-        };
-        let outcome = if socket.is_blocked() {
-            Outcome::Blocked
-        } else {
-            let segments = socket.udp.max_segments();
-            connection.transmit(&mut self.builder, segments, |train| socket.send(train))
-        };
-        match outcome {
-            Outcome::Idle => {}
-            Outcome::More | Outcome::Blocked => self.postponed.push(key),
-        }
-    }
-
     /// Takes a closed connection out, or sets its timer.
     fn settle(&mut self, key: ConnectionKey, now: Instant) {
         let Some(connection) = self.endpoint.get_mut(key) else { return };
@@ -460,18 +442,6 @@ impl Worker {
     }
 
     // === waiting ===
-
-    fn unblock(&mut self, cx: &mut Context<'_>) {
-        for socket in &mut self.sockets {
-            // Pending: the socket's waker is set. Ready: nothing is held any more.
-            let _ = socket.poll_unblock(cx);
-        }
-    }
-
-    /// Postponed connections can be served: some because no socket is full.
-    fn postponed_can_go(&self) -> bool {
-        !self.postponed.is_empty() && !self.sockets.iter().any(Socket::is_blocked)
-    }
 
     fn recycle(&mut self, mut touched: Vec<ConnectionKey>) {
         // Whatever was touched during service waits for the next turn; the memory is kept.

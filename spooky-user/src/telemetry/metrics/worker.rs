@@ -57,6 +57,42 @@ worker_metrics! {
     send_errors: Counter = Counter::new();
     /// Sends put off because the socket buffer was full.
     send_blocked: Counter = Counter::new();
+    /// Frames received from AF_XDP sockets; their datagrams count in `datagrams_received`, too.
+    af_xdp_frames_received: Counter = Counter::new();
+    /// Frames sent by AF_XDP sockets; their datagrams count in `datagrams_sent`, too.
+    af_xdp_frames_sent: Counter = Counter::new();
+    /// Frames from AF_XDP sockets without a datagram for a listener.
+    af_xdp_unusable: Counter = Counter::new();
+    /// Trains that a UDP socket got because the AF_XDP socket their path came by could not send them.
+    af_xdp_fallbacks: Counter = Counter::new();
+    /// Trains put off because all frames for sending were on their way.
+    af_xdp_tx_full: Counter = Counter::new();
+    /// Packets the kernel dropped because it had no frame to put them in: the worker is behind.
+    af_xdp_fill_starved: Counter = Counter::new();
+    /// Packets the kernel dropped because a receive ring was full.
+    af_xdp_rx_full: Counter = Counter::new();
+    /// Packets the kernel dropped on their way to an AF_XDP socket for other reasons: too large for a frame, say.
+    af_xdp_dropped: Counter = Counter::new();
+    /// Ring entries that the kernel or spooky refused as impossible. Each is a defect of one of them.
+    af_xdp_invalid: Counter = Counter::new();
+    /// Calls that told the kernel of frames to send.
+    af_xdp_wakeups: Counter = Counter::new();
+    /// AF_XDP sockets, one for each receive queue that has one.
+    af_xdp_queues: Gauge = Gauge::new();
+    /// Frames of all AF_XDP sockets. The six gauges that follow add up to it.
+    af_xdp_frames: Gauge = Gauge::new();
+    /// Frames waiting for packets, in the fill rings.
+    af_xdp_frames_fill: Gauge = Gauge::new();
+    /// Frames with packets that the worker has not taken, in the receive rings.
+    af_xdp_frames_rx: Gauge = Gauge::new();
+    /// Frames free for sending.
+    af_xdp_frames_free: Gauge = Gauge::new();
+    /// Frames that the kernel has not sent yet, in the transmit rings.
+    af_xdp_frames_tx: Gauge = Gauge::new();
+    /// Frames sent and not taken back, in the completion rings.
+    af_xdp_frames_completion: Gauge = Gauge::new();
+    /// Frames in no ring: with the driver or on the wire. In copy mode it falls to 0 when nothing is under way.
+    af_xdp_frames_driver: Gauge = Gauge::new();
     /// Datagrams with one of our connection IDs that the kernel gave to their owner.
     steer_right: Counter = Counter::new();
     /// Datagrams that reached the wrong worker and were handed to their owner's ring.
@@ -179,6 +215,14 @@ impl WorkerMetrics {
             &self.buffered_bytes,
             &self.pool_connections_active,
             &self.pool_pending,
+            &self.af_xdp_queues,
+            &self.af_xdp_frames,
+            &self.af_xdp_frames_fill,
+            &self.af_xdp_frames_rx,
+            &self.af_xdp_frames_free,
+            &self.af_xdp_frames_tx,
+            &self.af_xdp_frames_completion,
+            &self.af_xdp_frames_driver,
         ] {
             gauge.set(0);
         }
@@ -201,6 +245,12 @@ pub(super) fn render_each(workers: &[Arc<WorkerMetrics>], samples: &mut Samples)
             "UDP datagrams received, by worker.",
             &label,
             worker.datagrams_received.value(),
+        );
+        samples.counter(
+            "spooky_worker_af_xdp_frames_received_total",
+            "Frames received from AF_XDP sockets, by worker.",
+            &label,
+            worker.af_xdp_frames_received.value(),
         );
         samples.counter(
             "spooky_worker_connections_accepted_total",

@@ -5,9 +5,10 @@ use std::thread;
 
 use super::Checker;
 use crate::controlplane::config::checked::{
-    AccessLog, Admin, Ebpf, Log, LogDestination, Overload, Privileges, Shutdown, Workers,
+    AccessLog, Admin, AfXdp, Ebpf, Log, LogDestination, Overload, Privileges, Shutdown, Workers,
 };
-use crate::controlplane::config::schema::{self, EbpfMode, PlacementBy, WorkerCount};
+use crate::controlplane::config::schema::{self, AfXdpMode, EbpfMode, PlacementBy, WorkerCount};
+use crate::sys::xsk::Transfer;
 
 /// The worker number has 8 bits in a connection ID.
 const WORKERS_MAX: u16 = 256;
@@ -170,7 +171,28 @@ pub(super) fn ebpf(checker: &mut Checker<'_>, ebpf: &schema::Ebpf) -> Ebpf {
         attach: ebpf.attach,
         on_failure: ebpf.on_failure,
         sample_drops: ebpf.sample_drops,
+        af_xdp: af_xdp(checker, ebpf),
     }
+}
+
+fn af_xdp(checker: &mut Checker<'_>, ebpf: &schema::Ebpf) -> Option<AfXdp> {
+    let schema::AfXdp { mode, frames, busy_poll } = ebpf.af_xdp;
+    let transfer = match mode {
+        AfXdpMode::Off => return None,
+        AfXdpMode::Auto => Transfer::Auto,
+        AfXdpMode::Copy => Transfer::Copy,
+        AfXdpMode::ZeroCopy => Transfer::ZeroCopy,
+    };
+    if ebpf.mode != EbpfMode::Xdp && !checker.is_faulty("ebpf.mode") {
+        let message =
+            "needs ebpf.mode xdp, which redirects packets there; write xdp there or off here";
+        checker.problem("ebpf.af_xdp.mode", message);
+    }
+    if !frames.is_power_of_two() && !checker.is_faulty("ebpf.af_xdp.frames") {
+        let message = format!("{frames} is no power of two; write {}", frames.next_power_of_two());
+        checker.problem("ebpf.af_xdp.frames", message);
+    }
+    Some(AfXdp { transfer, frames, busy_poll: (busy_poll > 0).then_some(busy_poll) })
 }
 
 fn interface_exists(name: &str) -> bool {

@@ -142,6 +142,42 @@ section! {
         /// Of the packets that XDP drops, show every so manieth in the log at level debug, on each CPU, for each receive
         /// queue and reason; 0 for none.
         sample_drops: u32 = "1000", "0" ..= "1000000", restart;
+        /// A way past the network stack for what belongs to the worker of its receive queue.
+        af_xdp: AfXdp = "{}";
+    }
+}
+
+section! {
+    /// AF_XDP: XDP puts packets of a worker's own connections, and new ones, from the interface's receive queues straight into
+    /// memory that the worker reads, and answers leave the same way. Queue n belongs to worker n modulo `workers.count`; what
+    /// comes by another worker's queue, and everything while a queue has no such socket, goes by the UDP sockets. Firewalls,
+    /// connection tracking, traffic shaping and tcpdump on this host do not see these packets.
+    pub struct AfXdp {
+        /// `off`: UDP sockets alone. `copy` and `zero_copy`: with or without a copy between driver and memory; `auto`: without,
+        /// where the driver can. Needs `ebpf.mode` `xdp` and CAP_NET_RAW; what cannot be had is treated as `ebpf.on_failure`
+        /// says.
+        mode: AfXdpMode = "off", restart;
+        /// Frames in each direction for each queue, a power of two. Each takes 2 KiB, or 4 KiB where the interface's MTU is above
+        /// 1,750 octets: 8 MiB a queue by default.
+        frames: u32 = "2048", "128" ..= "32768", restart;
+        /// Have the worker poll the driver for so many microseconds when it looks for packets (SO_PREFER_BUSY_POLL), where the
+        /// driver can; 0 leaves that to interrupts. Set `napi_defer_hard_irqs` and `gro_flush_timeout` of the interface, too,
+        /// or interrupts come all the same.
+        busy_poll: u32 = "0", "0" ..= "1000", restart;
+    }
+}
+
+choice! {
+    /// How AF_XDP moves packets.
+    pub enum AfXdpMode {
+        /// Not at all.
+        Off = "off",
+        /// Without a copy if the driver can.
+        Auto = "auto",
+        /// With a copy.
+        Copy = "copy",
+        /// Without a copy.
+        ZeroCopy = "zero_copy",
     }
 }
 

@@ -11,9 +11,9 @@ mod upstream;
 
 pub use abuse::{Abuse, AbuseMode, AbuseWeights};
 pub use host::{
-    Access, AccessDefault, AccessLog, AccessLogFormat, Admin, Attach, Ebpf, EbpfMode, Level, Log,
-    LogFormat, OnFailure, Overload, PlacementBy, Privileges, Sandbox, Shutdown, SocketAccess, User,
-    WorkerCount, Workers,
+    Access, AccessDefault, AccessLog, AccessLogFormat, Admin, AfXdp, AfXdpMode, Attach, Ebpf,
+    EbpfMode, Level, Log, LogFormat, OnFailure, Overload, PlacementBy, Privileges, Sandbox,
+    Shutdown, SocketAccess, User, WorkerCount, Workers,
 };
 pub use listener::{
     AddressValidation, Certificate, CidSection, Congestion, ConnectionWindow, Http3, Listener,
