@@ -12,12 +12,12 @@ use crate::dataplane::upstream::cluster::Cluster;
 use crate::id::{ClusterId, ListenerId, RouteId};
 
 /// Everything a request needs to know of the configuration. A request keeps the snapshot it began with.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Snapshot {
-    /// Counts up with each publication, from 1.
+    /// Counts up with each configuration, from 1. Lists that change while one is in force have a version of their own.
     pub version: u64,
     /// Which route a request takes.
-    pub routes: Table,
+    pub routes: Arc<Table>,
     /// What each route admits, by [`crate::id::RouteId`].
     pub admissions: Vec<Admission>,
     /// Upstreams by [`crate::id::ClusterId`].

@@ -94,7 +94,7 @@ pub(crate) fn context(endpoint: &Arc<Endpoint>, metrics: &Arc<WorkerMetrics>) ->
     let rule = Rule { route, hosts: Vec::new(), path: PathPattern::Prefix("/".to_owned()) };
     let snapshot = Snapshot {
         version: 1,
-        routes: Table::build(vec![rule]).expect("one route"),
+        routes: Arc::new(Table::build(vec![rule]).expect("one route")),
         admissions: Vec::new(),
         clusters: vec![Arc::new(cluster)],
         listeners: vec![Some("edge".into())],

@@ -19,6 +19,7 @@ use super::confine::{ConfineError, Confined, confine};
 use super::figures::Figures;
 use super::kernel::{Kernel, KernelError, Running as Steering};
 use super::listeners::{self, Listeners, PlanError};
+use super::lists::Lists;
 use super::overload::Watch;
 use super::queues::{QueueError, Queues};
 use super::settings;
@@ -51,6 +52,8 @@ pub struct Running {
     pub makings: Makings,
     /// What keeps the kernel's maps in step with the workers.
     pub supervisor: Supervisor,
+    /// Who may connect.
+    pub lists: Lists,
     /// Where clients connect.
     pub listeners: Listeners,
     /// Numbers of the control plane's own.
@@ -131,7 +134,11 @@ pub fn boot(config: Config) -> Result<Running, BootError> {
     let mut orders = listeners.take(plan, Instant::now());
     supervisor.set_listeners(&listeners);
     supervisor.set_placement(&config.workers.weights, config.workers.follows_load);
-    supervisor.set_access(&config.access);
+    let mut first = config::compile(&config, listeners.names(), None, &registry);
+    let mut lists = Lists::new(&config.access, &first.access, Instant::now());
+    registry.add_source(lists.figures());
+    supervisor.set_access(lists.union());
+    first.access = lists.take_access().unwrap_or_default();
     supervisor.attach(Instant::now()).map_err(BootError::Kernel)?;
     open_queues(&mut supervisor, &config, &mut orders)?;
     // From here on nothing needs privilege, and the threads to come have none from their first moment.
@@ -142,7 +149,6 @@ pub fn boot(config: Config) -> Result<Running, BootError> {
     registry.add_source(Arc::new(ProcessSource::new()));
     registry.add_source(access_log.source());
     registry.add_source(Arc::clone(&figures) as _);
-    let first = config::compile(&config, listeners.names(), None, &registry);
     let snapshot = Arc::new(ArcSwap::from_pointee(first));
     let pressure = Arc::new(Pressure::default());
     let reports: Vec<Arc<Reports>> = (0..workers).map(|_| Arc::default()).collect();
@@ -170,6 +176,7 @@ pub fn boot(config: Config) -> Result<Running, BootError> {
         revival,
         memory,
         makings,
+        lists,
         listeners,
         figures,
         access_log,

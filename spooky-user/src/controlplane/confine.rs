@@ -215,7 +215,12 @@ fn writable(config: &Config) -> Vec<PathBuf> {
         }
         LogDestination::Off | LogDestination::Stdout | LogDestination::Stderr => None,
     };
-    [access_log].into_iter().flatten().collect()
+    [access_log, state_folder(config)].into_iter().flatten().collect()
+}
+
+/// Where entries of the access lists are kept.
+fn state_folder(config: &Config) -> Option<PathBuf> {
+    config.access.state_file.as_ref()?.parent().map(Path::to_owned)
 }
 
 /// From which directories files may be removed: the control socket's file goes with the process.

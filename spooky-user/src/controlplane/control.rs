@@ -14,6 +14,7 @@ use super::admin::{self, Readiness, socket, verbs};
 use super::boot::Running;
 use super::config;
 use super::health::Scheduler;
+use super::lists::enforce::enforce;
 use super::reload::{self, Candidate, Refusal};
 use super::workers;
 use crate::dataplane::worker::Handle;
@@ -168,6 +169,7 @@ impl Control {
                     Order::ReopenLogs => self.running.access_log.reopen(),
                 },
                 read = finished(&mut self.reading) => self.finish_reload(read),
+                () = self.running.lists.event() => drop(enforce(&mut self.running, Instant::now())),
                 Some(order) = inputs.orders.recv() => order.carry_out(&mut self.running),
             }
         }
@@ -175,6 +177,7 @@ impl Control {
 
     fn beat(&mut self) {
         self.reap_listeners();
+        self.beat_lists(Instant::now());
         self.running.memory.beat();
         self.sentence(Instant::now());
         self.running.supervisor.beat(&self.running.workers, Instant::now());
@@ -199,6 +202,11 @@ impl Control {
                 "a prefix would be blocked for abuse, were abuse.mode not dry_run"
             );
         }
+    }
+
+    fn beat_lists(&mut self, now: Instant) {
+        self.running.lists.beat(now);
+        drop(enforce(&mut self.running, now));
     }
 
     /// Starts workers again that have ended. `false` when there is none left, and one could not be started.
@@ -269,7 +277,9 @@ impl Control {
         let orders = running.listeners.take(plan, Instant::now() + config.shutdown.drain_timeout);
         let previous = running.makings.snapshot.load_full();
         let names = running.listeners.names();
-        let next = config::compile(&config, names, Some(&previous), &running.makings.registry);
+        let mut next = config::compile(&config, names, Some(&previous), &running.makings.registry);
+        running.lists.configure(&config.access, &next.access);
+        next.access = running.lists.take_access().unwrap_or_default();
         let version = next.version;
         // Names of new listeners are there before the first request comes in through one.
         running.makings.snapshot.store(Arc::new(next));
@@ -279,7 +289,6 @@ impl Control {
         }
         running.supervisor.set_listeners(&running.listeners);
         running.supervisor.set_placement(&config.workers.weights, config.workers.follows_load);
-        running.supervisor.set_access(&config.access);
         running.abuse.configure(config.abuse.clone(), &config.access.allow);
         running.memory.set(config.overload);
         running.config = config;
@@ -331,9 +340,11 @@ impl Control {
                         tracing::info!("drained");
                         return ExitCode::SUCCESS;
                     }
+                    self.beat_lists(Instant::now());
                     self.running.supervisor.beat(&self.running.workers, Instant::now());
                 }
                 Some(order) = inputs.orders.recv() => order.carry_out(&mut self.running),
+                () = self.running.lists.event() => drop(enforce(&mut self.running, Instant::now())),
                 order = inputs.signals.next() => match order {
                     Order::Shutdown => {
                         tracing::warn!("second signal: ending now, requests in flight are cut");
@@ -352,7 +363,7 @@ impl Control {
 
     /// Takes everything down.
     async fn end(self, code: ExitCode) -> ExitCode {
-        let Running { workers, supervisor, access_log, .. } = self.running;
+        let Running { workers, supervisor, access_log, mut lists, socket, .. } = self.running;
         for worker in &workers {
             worker.inbox.stop();
         }
@@ -367,6 +378,8 @@ impl Control {
                 sound &= worker.join();
             }
         }
+        lists.finish();
+        drop(socket);
         // Detaches the kernel's programs.
         drop(supervisor);
         if !access_log.close(LOG_FLUSH) {

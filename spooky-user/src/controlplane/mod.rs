@@ -19,6 +19,7 @@ pub mod figures;
 pub mod health;
 pub mod kernel;
 pub mod listeners;
+pub mod lists;
 pub mod overload;
 pub mod placement;
 pub mod queues;

@@ -11,13 +11,16 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
+use ipnet::IpNet;
 use spooky_common::cid::Owner;
 use spooky_common::sample::Sample;
+use tokio::task::JoinHandle;
 
-use super::config::Access;
 use super::figures::{Figures, WorkerState};
 use super::kernel::{
-    AccessLists, Desired, Kernel, KernelError, ListenerAddress, Running, WorkerSlot,
+    AccessLists, Compiling, Desired, Edit, Kernel, KernelError, ListenerAddress, Running,
+    WorkerSlot,
 };
 use super::listeners::{Listeners, Opening};
 use super::placement::{Look, Placement};
@@ -34,6 +37,8 @@ use crate::telemetry::metrics::{Registry, WorkerMetrics};
 const STALLED: Duration = Duration::from_millis(500);
 /// One that has not turned for so long has lost its clients anyway: they are told, and go elsewhere.
 const DEAD: Duration = Duration::from_secs(5);
+/// Lists that have not changed for so long are compiled.
+const QUIET: Duration = Duration::from_millis(200);
 /// How often the maps are compared with the desired state although nothing has changed.
 const RECONCILE: Duration = Duration::from_secs(30);
 
@@ -54,6 +59,11 @@ pub struct Supervisor {
     placement: Placement,
     states: Vec<WorkerState>,
     applied: Option<Instant>,
+    /// The lists in `desired` have not been taken yet.
+    relist: bool,
+    /// When entries of lists last changed, until they are compiled.
+    edited: Option<Instant>,
+    compiling: Option<JoinHandle<Compiling>>,
     draining: bool,
     /// The last failure, so that it is logged once and not at every beat.
     failing: Option<String>,
@@ -93,6 +103,9 @@ impl Supervisor {
             placement: Placement::new(workers),
             states: vec![WorkerState::Healthy; workers],
             applied: None,
+            relist: true,
+            edited: None,
+            compiling: None,
             draining: false,
             failing: None,
             capture: None,
@@ -195,10 +208,51 @@ impl Supervisor {
         &self.placement
     }
 
-    /// New lists; in the maps with the next beat.
-    pub fn set_access(&mut self, access: &Access) {
-        self.desired.access = lists(access);
+    /// Whole lists; in the maps with the next beat.
+    pub fn set_access(&mut self, access: AccessLists) {
+        self.desired.access = access;
+        self.relist = true;
         self.applied = None;
+    }
+
+    /// What happens to sources on no list; in the maps with the next beat.
+    pub fn set_default_deny(&mut self, deny: bool) {
+        if std::mem::replace(&mut self.desired.access.default_deny, deny) != deny {
+            self.applied = None;
+        }
+    }
+
+    /// Changes entries of the lists, in force when this returns; those that did not fit. `None`: some may not have been written,
+    /// and the lists have to be told anew, as a whole.
+    pub fn edit_access(&mut self, edits: &[Edit], now: Instant) -> Option<Vec<IpNet>> {
+        self.edited = Some(now);
+        let edited = self.kernel.edit(edits);
+        let full = match &edited {
+            Ok(_) => Some(Vec::new()),
+            Err(KernelError::ListFull { refused, .. }) => Some(refused.clone()),
+            Err(_) => None,
+        };
+        self.wrote(edited);
+        full
+    }
+
+    /// Compiles lists that have been quiet for a while, one at a time and on another thread.
+    fn compile_lists(&mut self, now: Instant) {
+        if let Some(task) = self.compiling.as_mut().filter(|task| task.is_finished()) {
+            if let Some(Ok(compiled)) = task.now_or_never() {
+                let settled = self.kernel.settle(compiled);
+                self.wrote(settled.map(|()| 0));
+            }
+            self.compiling = None;
+        }
+        let quiet = self.edited.is_some_and(|at| now.saturating_duration_since(at) >= QUIET);
+        if !quiet || self.compiling.is_some() {
+            return;
+        }
+        match self.kernel.compilation() {
+            Some(list) => self.compiling = Some(tokio::task::spawn_blocking(move || list.run())),
+            None => self.edited = None,
+        }
     }
 
     /// Looks at every worker, and makes the maps follow.
@@ -221,6 +275,7 @@ impl Supervisor {
             let placed = self.kernel.place(&self.desired);
             self.wrote(placed);
         }
+        self.compile_lists(now);
         if let Ok(counters) = self.kernel.counters() {
             self.figures.set_kernel(&counters);
         }
@@ -313,7 +368,17 @@ impl Supervisor {
 
     fn apply(&mut self, now: Instant) {
         self.applied = Some(now);
-        let applied = self.kernel.apply(&self.desired);
+        let applied = if self.relist {
+            self.kernel.apply(&self.desired)
+        } else {
+            self.kernel.keep_up(&self.desired)
+        };
+        if matches!(applied, Ok(_) | Err(KernelError::ListFull { .. })) && self.relist {
+            self.relist = false;
+            // From here on the kernel knows its lists, and is told of changes.
+            let default_deny = self.desired.access.default_deny;
+            self.desired.access = AccessLists { default_deny, ..AccessLists::default() };
+        }
         if let Ok(applied) = applied
             && applied.total() > 0
         {
@@ -376,14 +441,6 @@ impl Supervisor {
     #[must_use]
     pub fn alive(&self) -> usize {
         self.states.iter().filter(|state| **state != WorkerState::Dead).count()
-    }
-}
-
-fn lists(access: &Access) -> AccessLists {
-    AccessLists {
-        default_deny: access.default_deny,
-        allow: access.allow.clone(),
-        deny: access.deny.clone(),
     }
 }
 

@@ -30,6 +30,8 @@ pub(super) enum Failure {
     Exchange(PathBuf, io::Error),
     /// What answers is no spooky.
     Foreign(PathBuf),
+    /// The command line names something else.
+    NotAnAddress(String),
     /// The daemon said no.
     Refused {
         /// Why, for people.
@@ -111,7 +113,7 @@ impl Failure {
     pub(super) fn exit_code(&self) -> u8 {
         match self {
             Self::Refused { .. } => 1,
-            Self::Connect(..) | Self::Exchange(..) | Self::Foreign(_) => 2,
+            Self::Connect(..) | Self::Exchange(..) | Self::Foreign(_) | Self::NotAnAddress(_) => 2,
         }
     }
 }
@@ -141,6 +143,9 @@ impl fmt::Display for Failure {
             }
             Self::Foreign(path) => {
                 write!(f, "{}: what answers there is not spooky", path.display())
+            }
+            Self::NotAnAddress(text) => {
+                write!(f, "\"{}\" is neither an address nor a network", text.escape_debug())
             }
             Self::Refused { message, .. } => f.write_str(message),
         }

@@ -6,6 +6,7 @@
 //! sense in the command line.
 
 mod client;
+mod lists;
 mod status;
 mod steering;
 pub mod trace;
@@ -39,6 +40,14 @@ enum Verb {
     Status,
     /// Where packets go: by receive queue at the interface, at the socket groups, and in each worker.
     Steering,
+    /// Refuse clients of a network, those who have a connection included.
+    Block(lists::Put),
+    /// Let in clients of a network, whatever blocks it.
+    Allow(lists::Put),
+    /// Remove what `block` has made.
+    Unblock(lists::Remove),
+    /// Show the access lists: what is blocked and allowed, by whom, and for how long.
+    List(lists::List),
 }
 
 /// An answer in both forms.
@@ -54,6 +63,10 @@ pub fn run(ctl: &Ctl) -> ExitCode {
     let shown = match &ctl.verb {
         Verb::Status => status::status(&client),
         Verb::Steering => steering::steering(&client),
+        Verb::Block(put) => lists::put(&client, "block", put),
+        Verb::Allow(put) => lists::put(&client, "allow", put),
+        Verb::Unblock(remove) => lists::remove(&client, remove),
+        Verb::List(list) => lists::list(&client, list),
     };
     match shown {
         Ok(shown) => {

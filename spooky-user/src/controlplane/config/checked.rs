@@ -182,6 +182,25 @@ pub struct Access {
     pub allow: Vec<IpNet>,
     /// In the same way; at most [`spooky_common::map::DENY_CAPACITY`] of each IP version.
     pub deny: Vec<IpNet>,
+    /// Where each of them comes from: `access.allow`, `access.deny`, then the files.
+    pub sources: Vec<AccessSource>,
+    /// Room for entries that come and go.
+    pub dynamic_max: usize,
+    /// Where those are kept; a whole path.
+    pub state_file: Option<PathBuf>,
+    /// They are not enforced.
+    pub dry_run: bool,
+}
+
+/// Networks of one list from one place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessSource {
+    /// Of the deny list; else of the allow list.
+    pub deny: bool,
+    /// The file; `None` for the configuration itself.
+    pub file: Option<PathBuf>,
+    /// Sorted, each once.
+    pub networks: Arc<[IpNet]>,
 }
 
 /// A group of backends.

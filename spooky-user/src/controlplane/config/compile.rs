@@ -33,7 +33,7 @@ pub fn compile(
     let Config { access, .. } = config;
     Snapshot {
         version: previous.map_or(1, |snapshot| snapshot.version + 1),
-        routes: routes(config, registry),
+        routes: Arc::new(routes(config, registry)),
         admissions: admissions(config, previous),
         clusters,
         listeners,

@@ -31,6 +31,7 @@ pub fn restart_only_changes(old: &Config, new: &Config) -> Vec<String> {
         note(before.map(|it| it.1) != after.map(|it| it.1), "ebpf.af_xdp.frames");
         note(before.map(|it| it.2) != after.map(|it| it.2), "ebpf.af_xdp.busy_poll");
     }
+    note(old.access.state_file != new.access.state_file, "access.state_file");
     note(old.admin.bind != new.admin.bind, "admin.bind");
     note(old.admin.socket != new.admin.socket, "admin.socket");
     note(old.admin.socket_access != new.admin.socket_access, "admin.socket_access");

@@ -2,9 +2,11 @@
 //! words that the XDP program looks a list up in. Must not know steering.
 //!
 //! While a list changes, the program is told to look it up in its trie, which is written entry by entry and right at
-//! every moment; its words are made anew from what the trie holds, and then they are looked up again.
+//! every moment; its words are made anew from what the trie holds, and then they are looked up again. A whole list
+//! ([`plan`]) is compiled at once; single entries ([`edit`]) are in force before anything is compiled, and the words
+//! follow when the caller finds it quiet ([`compilation`]), made on another thread.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fmt};
 
 use aya::{
     Pod,
@@ -16,7 +18,7 @@ use spooky_common::{
     prefix::{Compiled, DoesNotFit},
 };
 
-use super::{AccessLists, KernelError, error::map_error, object::Loaded};
+use super::{AccessLists, Edit, KernelError, Side, error::map_error, object::Loaded};
 
 /// What stands behind a listed prefix. Only membership counts.
 const LISTED: u32 = 1;
@@ -46,9 +48,15 @@ pub(super) struct List<K: Pod, const N: usize> {
     lookup: Lookup,
     /// What was last read or written; empty for a trie that was just made.
     held: Prefixes<K>,
+    /// What did not fit.
+    refused: Prefixes<K>,
+    /// Counts changes of `held`, so that words that were compiled meanwhile are known to be old.
+    edits: u64,
+    /// The count of edits at which it did not fit into its words.
+    unfit: Option<u64>,
     /// Shows a prefix to people.
     show: fn(&Prefix<K>) -> Option<IpNet>,
-    compile: fn(&Prefixes<K>) -> Result<Compiled<N>, DoesNotFit>,
+    compile: fn(&[Prefix<K>]) -> Result<Compiled<N>, DoesNotFit>,
 }
 
 /// Both lists as they shall be.
@@ -57,14 +65,101 @@ pub(super) struct Plan {
     deny: (Prefixes<[u8; 4]>, Prefixes<[u8; 16]>),
 }
 
+/// A list to be compiled, on any thread.
+pub struct Compilation(Box<dyn FnOnce() -> Compiling + Send>);
+
+/// What came of a [`Compilation`].
+pub struct Compiling(Box<Write>);
+
+type Write = dyn FnOnce(&mut Loaded) -> Result<(), KernelError> + Send;
+
+/// Calls something for the list that an entry belongs to.
+macro_rules! on_list {
+    ($loaded:expr, $side:expr, $net:expr, |$list:ident, $prefix:ident| $do:expr) => {
+        match ($side, prefix($net)) {
+            (Side::Allow, Family::V4($prefix)) => {
+                let $list = &mut $loaded.allow_v4;
+                $do
+            }
+            (Side::Allow, Family::V6($prefix)) => {
+                let $list = &mut $loaded.allow_v6;
+                $do
+            }
+            (Side::Deny, Family::V4($prefix)) => {
+                let $list = &mut $loaded.deny_v4;
+                $do
+            }
+            (Side::Deny, Family::V6($prefix)) => {
+                let $list = &mut $loaded.deny_v6;
+                $do
+            }
+        }
+    };
+}
+
+/// Turns the look-up of every list that these edits change to its trie; to be in the kernel before [`edit`].
+pub(super) fn turn(loaded: &mut Loaded, edits: &[Edit]) {
+    for Edit { side, net, listed } in edits {
+        on_list!(loaded, side, net, |list, prefix| list.turn(&prefix, *listed));
+    }
+}
+
+/// Carries out edits; how many entries that took. One that does not fit does not keep the others out.
+pub(super) fn edit(loaded: &mut Loaded, edits: &[Edit]) -> Result<usize, KernelError> {
+    let mut changed = 0;
+    let mut full: Option<KernelError> = None;
+    for Edit { side, net, listed } in edits {
+        let edited = on_list!(loaded, side, net, |list, prefix| list.edit(prefix, *listed));
+        match edited {
+            Ok(count) => changed += count,
+            Err(KernelError::ListFull { map, capacity, refused }) => match &mut full {
+                Some(KernelError::ListFull { refused: all, .. }) => all.extend(refused),
+                _ => full = Some(KernelError::ListFull { map, capacity, refused }),
+            },
+            Err(error) => return Err(error),
+        }
+    }
+    full.map_or(Ok(changed), Err)
+}
+
+/// The first list whose words are behind its trie.
+pub(super) fn compilation(loaded: &mut Loaded) -> Option<Compilation> {
+    None.or_else(|| loaded.deny_v4.compilation(|loaded| &mut loaded.deny_v4))
+        .or_else(|| loaded.deny_v6.compilation(|loaded| &mut loaded.deny_v6))
+        .or_else(|| loaded.allow_v4.compilation(|loaded| &mut loaded.allow_v4))
+        .or_else(|| loaded.allow_v6.compilation(|loaded| &mut loaded.allow_v6))
+}
+
+/// How many entries did not fit.
+pub(super) fn missing(loaded: &Loaded) -> usize {
+    let allow = loaded.allow_v4.refused.len() + loaded.allow_v6.refused.len();
+    allow + loaded.deny_v4.refused.len() + loaded.deny_v6.refused.len()
+}
+
+/// What the lists shall hold by what was last told, if they are short enough to be read back and compared.
+pub(super) fn repair(loaded: &mut Loaded) -> Result<Option<Plan>, KernelError> {
+    let lengths = [
+        loaded.allow_v4.held.len(),
+        loaded.allow_v6.held.len(),
+        loaded.deny_v4.held.len(),
+        loaded.deny_v6.held.len(),
+    ];
+    if lengths.iter().any(|length| *length > READ_BACK_MAX) {
+        return Ok(None);
+    }
+    let plan = Plan {
+        allow: (loaded.allow_v4.wanted(), loaded.allow_v6.wanted()),
+        deny: (loaded.deny_v4.wanted(), loaded.deny_v6.wanted()),
+    };
+    plan.begin(loaded)?;
+    Ok(Some(plan))
+}
+
 /// Finds out what will change: [`lookups`] then says how each list is looked up meanwhile, and must be in the kernel
 /// before [`Plan::write`].
 pub(super) fn plan(loaded: &mut Loaded, access: &AccessLists) -> Result<Plan, KernelError> {
     let plan = Plan { allow: prefixes(&access.allow), deny: prefixes(&access.deny) };
-    loaded.allow_v4.begin(&plan.allow.0)?;
-    loaded.allow_v6.begin(&plan.allow.1)?;
-    loaded.deny_v4.begin(&plan.deny.0)?;
-    loaded.deny_v6.begin(&plan.deny.1)?;
+    plan.begin(loaded)?;
     Ok(plan)
 }
 
@@ -75,6 +170,13 @@ pub(super) fn lookups(loaded: &Loaded) -> [u8; 4] {
 }
 
 impl Plan {
+    fn begin(&self, loaded: &mut Loaded) -> Result<(), KernelError> {
+        loaded.allow_v4.begin(&self.allow.0)?;
+        loaded.allow_v6.begin(&self.allow.1)?;
+        loaded.deny_v4.begin(&self.deny.0)?;
+        loaded.deny_v6.begin(&self.deny.1)
+    }
+
     /// Writes the difference of both lists. A full list does not keep the others from being written. [`lookups`] is
     /// final afterwards, also after an error.
     pub(super) fn write(&self, loaded: &mut Loaded) -> Result<usize, KernelError> {
@@ -94,22 +196,32 @@ impl Plan {
 fn prefixes(nets: &[IpNet]) -> (Prefixes<[u8; 4]>, Prefixes<[u8; 16]>) {
     let (mut v4, mut v6) = (BTreeSet::new(), BTreeSet::new());
     for net in nets {
-        match net.trunc() {
-            IpNet::V4(net) => {
-                v4.insert((u32::from(net.prefix_len()), net.addr().octets()));
+        match prefix(net) {
+            Family::V4(prefix) => {
+                v4.insert(prefix);
             }
-            IpNet::V6(net) => match (net.addr().to_ipv4_mapped(), net.prefix_len().checked_sub(96))
-            {
-                (Some(address), Some(bits)) => {
-                    v4.insert((u32::from(bits), address.octets()));
-                }
-                _ => {
-                    v6.insert((u32::from(net.prefix_len()), net.addr().octets()));
-                }
-            },
+            Family::V6(prefix) => {
+                v6.insert(prefix);
+            }
         }
     }
     (v4, v6)
+}
+
+/// A prefix as the trie of its family keys it.
+enum Family {
+    V4(Prefix<[u8; 4]>),
+    V6(Prefix<[u8; 16]>),
+}
+
+fn prefix(net: &IpNet) -> Family {
+    match net.trunc() {
+        IpNet::V4(net) => Family::V4((u32::from(net.prefix_len()), net.addr().octets())),
+        IpNet::V6(net) => match (net.addr().to_ipv4_mapped(), net.prefix_len().checked_sub(96)) {
+            (Some(address), Some(bits)) => Family::V4((u32::from(bits), address.octets())),
+            _ => Family::V6((u32::from(net.prefix_len()), net.addr().octets())),
+        },
+    }
 }
 
 // === impl List ===
@@ -120,9 +232,8 @@ impl<const N: usize> List<[u8; 4], N> {
         (name, capacity): (&'static str, u32),
         words: Option<(WordsMap<N>, &'static str)>,
     ) -> Self {
-        let compile = |held: &Prefixes<_>| Compiled::v4(held.iter().map(|(bits, a)| (*a, *bits)));
-        let held = Prefixes::new();
-        Self { trie, name, capacity, words, lookup: Lookup::Nowhere, held, show: show_v4, compile }
+        let compile = |held: &[Prefix<_>]| Compiled::v4(held.iter().map(|(bits, a)| (*a, *bits)));
+        Self::new(trie, (name, capacity), words, show_v4, compile)
     }
 }
 
@@ -132,16 +243,132 @@ impl<const N: usize> List<[u8; 16], N> {
         (name, capacity): (&'static str, u32),
         words: Option<(WordsMap<N>, &'static str)>,
     ) -> Self {
-        let compile = |held: &Prefixes<_>| Compiled::v6(held.iter().map(|(bits, a)| (*a, *bits)));
-        let held = Prefixes::new();
-        Self { trie, name, capacity, words, lookup: Lookup::Nowhere, held, show: show_v6, compile }
+        let compile = |held: &[Prefix<_>]| Compiled::v6(held.iter().map(|(bits, a)| (*a, *bits)));
+        Self::new(trie, (name, capacity), words, show_v6, compile)
     }
 }
 
-impl<K: Pod + Ord, const N: usize> List<K, N> {
+impl<K: Pod + Ord + Send, const N: usize> List<K, N> {
     /// Its trie, and the name of that.
     pub(super) fn trie(&self) -> (&LpmTrie<MapData, K, u32>, &'static str) {
         (&self.trie, self.name)
+    }
+
+    fn new(
+        trie: LpmTrie<MapData, K, u32>,
+        (name, capacity): (&'static str, u32),
+        words: Option<(WordsMap<N>, &'static str)>,
+        show: fn(&Prefix<K>) -> Option<IpNet>,
+        compile: fn(&[Prefix<K>]) -> Result<Compiled<N>, DoesNotFit>,
+    ) -> Self {
+        Self {
+            trie,
+            name,
+            capacity,
+            words,
+            lookup: Lookup::Nowhere,
+            held: Prefixes::new(),
+            refused: Prefixes::new(),
+            edits: 0,
+            unfit: None,
+            show,
+            compile,
+        }
+    }
+
+    fn turn(&mut self, prefix: &Prefix<K>, listed: bool) {
+        if self.held.contains(prefix) != listed {
+            self.lookup = Lookup::Trie;
+        }
+    }
+
+    fn edit(&mut self, prefix: Prefix<K>, listed: bool) -> Result<usize, KernelError> {
+        if !listed {
+            self.refused.remove(&prefix);
+        }
+        if self.held.contains(&prefix) == listed {
+            return Ok(0);
+        }
+        self.edits += 1;
+        if listed {
+            return self.insert(prefix);
+        }
+        self.take_out(&prefix)?;
+        // There is room for one that did not fit.
+        match self.refused.pop_first() {
+            Some(next) => self.insert(next).map(|inserted| inserted + 1),
+            None => Ok(1),
+        }
+    }
+
+    fn insert(&mut self, prefix: Prefix<K>) -> Result<usize, KernelError> {
+        match self.trie.insert(&Key::new(prefix.0, prefix.1), LISTED, 0).map_err(map_error) {
+            Ok(()) => {
+                self.held.insert(prefix);
+                Ok(1)
+            }
+            Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
+                let refused = (self.show)(&prefix).into_iter().collect();
+                self.refused.insert(prefix);
+                Err(KernelError::ListFull { map: self.name, capacity: self.capacity, refused })
+            }
+            Err(error) => Err(KernelError::Map { map: self.name, error }),
+        }
+    }
+
+    fn take_out(&mut self, prefix: &Prefix<K>) -> Result<(), KernelError> {
+        match self.trie.remove(&Key::new(prefix.0, prefix.1)) {
+            Ok(()) | Err(MapError::KeyNotFound) => {
+                self.held.remove(prefix);
+                Ok(())
+            }
+            Err(error) => Err(KernelError::map(self.name, error)),
+        }
+    }
+
+    /// Held, or refused for want of room.
+    fn wanted(&self) -> Prefixes<K> {
+        self.held.union(&self.refused).copied().collect()
+    }
+
+    fn compilation(&self, list: fn(&mut Loaded) -> &mut Self) -> Option<Compilation> {
+        let behind = self.lookup == Lookup::Trie && self.unfit != Some(self.edits);
+        if !behind || self.words.is_none() {
+            return None;
+        }
+        let held: Vec<_> = self.held.iter().copied().collect();
+        let (compile, edits) = (self.compile, self.edits);
+        Some(Compilation(Box::new(move || {
+            let compiled = if held.is_empty() { None } else { Some(compile(&held)) };
+            Compiling(Box::new(move |loaded| list(loaded).compiled(edits, compiled)))
+        })))
+    }
+
+    /// Looks the list up in these words, if it is still the one they were made from.
+    fn compiled(
+        &mut self,
+        edits: u64,
+        compiled: Option<Result<Compiled<N>, DoesNotFit>>,
+    ) -> Result<(), KernelError> {
+        if self.edits != edits {
+            return Ok(());
+        }
+        match (compiled, &mut self.words) {
+            (None, _) => self.lookup = Lookup::Nowhere,
+            (Some(_), None) => {}
+            (Some(Ok(compiled)), Some((map, name))) => {
+                map.set(0, compiled.words(), 0).map_err(|error| KernelError::map(name, error))?;
+                self.lookup = Lookup::Words;
+            }
+            (Some(Err(DoesNotFit)), Some(_)) => {
+                self.unfit = Some(edits);
+                tracing::warn!(
+                    list = self.name,
+                    "too scattered to be compiled: look-ups are slower"
+                );
+            }
+        }
+        Ok(())
     }
 
     /// Turns the look-up to the trie when the list is going to change.
@@ -157,6 +384,7 @@ impl<K: Pod + Ord, const N: usize> List<K, N> {
 
     /// Makes trie and words hold `desired` and returns how many entries of the trie that took.
     fn write(&mut self, desired: &Prefixes<K>) -> Result<usize, KernelError> {
+        self.edits += 1;
         let written = self.write_trie(desired);
         // The words are behind the trie after a change, and after an earlier attempt that failed.
         if self.lookup == Lookup::Trie {
@@ -167,60 +395,72 @@ impl<K: Pod + Ord, const N: usize> List<K, N> {
     }
 
     fn write_words(&mut self) -> Result<(), KernelError> {
-        if self.held.is_empty() {
-            self.lookup = Lookup::Nowhere;
-            return Ok(());
+        let held: Vec<_> = self.held.iter().copied().collect();
+        let compiled = if held.is_empty() || self.words.is_none() {
+            None
+        } else {
+            Some((self.compile)(&held))
+        };
+        if held.is_empty() || compiled.is_some() {
+            self.compiled(self.edits, compiled)
+        } else {
+            Ok(())
         }
-        let Some((map, name)) = &mut self.words else { return Ok(()) };
-        match (self.compile)(&self.held) {
-            Ok(compiled) => {
-                map.set(0, compiled.words(), 0).map_err(|error| KernelError::map(name, error))?;
-                self.lookup = Lookup::Words;
-            }
-            Err(DoesNotFit) => {
-                tracing::warn!(
-                    list = self.name,
-                    "too scattered to be compiled: look-ups are slower"
-                );
-            }
-        }
-        Ok(())
     }
 
     fn write_trie(&mut self, desired: &Prefixes<K>) -> Result<usize, KernelError> {
         let mut changed = 0;
+        self.refused.clear();
         // Removals first, to make room.
         let surplus: Vec<_> = self.held.difference(desired).copied().collect();
         for prefix in surplus {
-            match self.trie.remove(&Key::new(prefix.0, prefix.1)) {
-                Ok(()) | Err(MapError::KeyNotFound) => changed += 1,
-                Err(error) => return Err(KernelError::map(self.name, error)),
-            }
-            self.held.remove(&prefix);
+            self.take_out(&prefix)?;
+            changed += 1;
         }
         let missing: Vec<_> = desired.difference(&self.held).copied().collect();
-        let mut refused = Vec::new();
         for prefix in missing {
-            match self.trie.insert(&Key::new(prefix.0, prefix.1), LISTED, 0).map_err(map_error) {
-                Ok(()) => {
-                    changed += 1;
-                    self.held.insert(prefix);
-                }
-                Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
-                    refused.extend((self.show)(&prefix));
-                }
-                Err(error) => return Err(KernelError::Map { map: self.name, error }),
+            match self.insert(prefix) {
+                Ok(inserted) => changed += inserted,
+                Err(KernelError::ListFull { .. }) => {}
+                Err(error) => return Err(error),
             }
         }
-        if !refused.is_empty() {
-            return Err(KernelError::ListFull { map: self.name, capacity: self.capacity, refused });
+        if self.refused.is_empty() {
+            return Ok(changed);
         }
-        Ok(changed)
+        let refused = self.refused.iter().filter_map(self.show).collect();
+        Err(KernelError::ListFull { map: self.name, capacity: self.capacity, refused })
     }
 
     fn read(&self) -> Result<Prefixes<K>, KernelError> {
         let keys = self.trie.keys().map(|key| key.map(|key| (key.prefix_len(), key.data())));
         keys.collect::<Result<_, _>>().map_err(|error| KernelError::map(self.name, error))
+    }
+}
+
+impl Compilation {
+    /// Compiles. Takes some milliseconds for 100,000 entries.
+    #[must_use]
+    pub fn run(self) -> Compiling {
+        (self.0)()
+    }
+}
+
+impl Compiling {
+    pub(super) fn write(self, loaded: &mut Loaded) -> Result<(), KernelError> {
+        (self.0)(loaded)
+    }
+}
+
+impl fmt::Debug for Compilation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Compilation")
+    }
+}
+
+impl fmt::Debug for Compiling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Compiling")
     }
 }
 

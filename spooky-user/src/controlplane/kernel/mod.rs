@@ -36,6 +36,7 @@ pub use self::bare::Bare;
 pub use self::counters::QueueCounts;
 pub use self::error::KernelError;
 pub use self::observe::Observed;
+pub use self::lists::{Compilation, Compiling};
 use self::{attach::Attachment, object::Loaded, queues::QueueSockets, steering::Groups};
 
 /// What the operator asked for.
@@ -159,6 +160,26 @@ pub struct AccessLists {
     pub deny: Vec<IpNet>,
 }
 
+/// Which list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The allow list.
+    Allow,
+    /// The deny list.
+    Deny,
+}
+
+/// An entry that shall be on a list, or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Edit {
+    /// The list.
+    pub side: Side,
+    /// The prefix.
+    pub net: IpNet,
+    /// Whether it shall be there.
+    pub listed: bool,
+}
+
 /// How many map entries an [`Kernel::apply`] wrote or removed. All zero: the maps were as desired.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Applied {
@@ -279,6 +300,19 @@ impl Kernel {
     /// rest. [`KernelError::Map`], [`KernelError::ListenerNumber`], [`KernelError::Socket`]: the state is partly
     /// applied; calling again continues.
     pub fn apply(&mut self, desired: &Desired) -> Result<Applied, KernelError> {
+        self.bring(desired, true)
+    }
+
+    /// As [`Self::apply`], but the lists stay as they were last told, [`Self::edit`] included: `desired.access` only says
+    /// what happens to sources on no list. Lists of up to 1024 prefixes are read back and repaired.
+    ///
+    /// # Errors
+    /// As [`Self::apply`].
+    pub fn keep_up(&mut self, desired: &Desired) -> Result<Applied, KernelError> {
+        self.bring(desired, false)
+    }
+
+    fn bring(&mut self, desired: &Desired, relist: bool) -> Result<Applied, KernelError> {
         let Some(loaded) = &mut self.loaded else { return Ok(Applied::default()) };
         let mut applied = Applied {
             keys: steering::keys(loaded, &desired.keys)?,
@@ -291,9 +325,9 @@ impl Kernel {
         let access = &desired.access;
         // A list that changes is looked up in its trie before its words move, and an allow list before there is an
         // entry: a source that is denied and allowed by this change must not fall into the gap.
-        let plan = lists::plan(loaded, access)?;
+        let plan = if relist { Some(lists::plan(loaded, access)?) } else { lists::repair(loaded)? };
         applied.settings += steering::settings(loaded, None, lists::lookups(loaded))?;
-        let prefixes = plan.write(loaded);
+        let prefixes = plan.map_or(Ok(0), |plan| plan.write(loaded));
         applied.settings +=
             steering::settings(loaded, Some(access.default_deny), lists::lookups(loaded))?;
         applied.listeners = steering::listeners(loaded, &self.groups, &desired.listeners)?;
@@ -329,6 +363,41 @@ impl Kernel {
             Some(loaded) => self.queues.clear(loaded, queue),
             None => Ok(()),
         }
+    }
+
+    /// Puts entries on lists and takes them off, in force when this returns, at a few microseconds each however long the
+    /// lists are; how many it changed. The lists are looked up in their tries until a [`Self::compilation`] is written.
+    /// Without loaded programs, does nothing.
+    ///
+    /// # Errors
+    /// [`KernelError::ListFull`]: all else is done, and user space has to enforce the rest; what did not fit goes in when
+    /// there is room. [`KernelError::Map`]: some is done, call [`Self::apply`].
+    pub fn edit(&mut self, edits: &[Edit]) -> Result<usize, KernelError> {
+        let Some(loaded) = &mut self.loaded else { return Ok(0) };
+        lists::turn(loaded, edits);
+        steering::settings(loaded, None, lists::lookups(loaded))?;
+        lists::edit(loaded, edits)
+    }
+
+    /// A list that could be looked up faster, to be compiled on any thread and written with [`Self::settle`].
+    pub fn compilation(&mut self) -> Option<Compilation> {
+        lists::compilation(self.loaded.as_mut()?)
+    }
+
+    /// Looks a list up in what was compiled, unless the list has changed meanwhile. Without loaded programs, does nothing.
+    ///
+    /// # Errors
+    /// [`KernelError::Map`]; the list stays in its trie.
+    pub fn settle(&mut self, compiled: Compiling) -> Result<(), KernelError> {
+        let Some(loaded) = &mut self.loaded else { return Ok(()) };
+        compiled.write(loaded)?;
+        steering::settings(loaded, None, lists::lookups(loaded)).map(drop)
+    }
+
+    /// How many prefixes did not fit into their lists.
+    #[must_use]
+    pub fn missing(&self) -> usize {
+        self.loaded.as_ref().map_or(0, lists::missing)
     }
 
     /// Brings placement table and receive queues alone to the desired state, when nothing but shares of workers and queues has

@@ -1,62 +1,109 @@
-//! Who may connect: allow and deny lists of networks. Imports nothing of the crate.
+//! Who may connect: allow and deny lists of networks. Imports its sibling `ranges` alone.
 //!
 //! The kernel drops the same addresses earlier when XDP runs; this is what enforces the lists without it, and the meaning the
 //! kernel's maps are compared with.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::ranges::{Range, Ranges};
+
 /// Compiled lists. An address in an allowed network may connect; else one in a denied network may not; else the default
 /// decides. How long a prefix is does not matter: allow wins.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+///
+/// What the configuration and its files say is compiled as a whole; what comes and goes while spooky runs stands beside it, so
+/// that a change of one network costs microseconds however long the lists are.
+#[derive(Clone, Debug, Default)]
 pub struct AccessList {
+    version: u64,
     default_deny: bool,
+    fixed: Arc<Fixed>,
+    dynamic: Dynamic,
+}
+
+#[derive(Debug, Default)]
+struct Fixed {
     allow: Networks,
     deny: Networks,
 }
 
-/// A set of addresses: sorted ranges that neither touch nor overlap, so that a look-up is one binary search.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Networks {
-    v4: Box<[Range<u32>]>,
-    v6: Box<[Range<u128>]>,
+/// Networks that come and go while spooky runs.
+#[derive(Clone, Debug, Default)]
+pub struct Dynamic {
+    /// May connect.
+    pub allow: Networks,
+    /// May not.
+    pub deny: Networks,
+    /// Would not be let in, if this were no dry run.
+    pub dry: Networks,
 }
 
-/// Both ends belong to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Range<A> {
-    first: A,
-    last: A,
+/// A set of addresses. Copies share what they have in common.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Networks {
+    v4: Ranges<u32>,
+    v6: Ranges<u128>,
 }
 
 // === impl AccessList ===
 
 impl AccessList {
-    /// Compiles the lists; order and repetition do not matter.
+    /// Compiles the lists; order and repetition do not matter. Version 0, with nothing dynamic.
     #[must_use]
     pub fn new(default_deny: bool, allow: &[IpNet], deny: &[IpNet]) -> Self {
-        Self { default_deny, allow: Networks::new(allow), deny: Networks::new(deny) }
+        let fixed = Fixed { allow: Networks::new(allow), deny: Networks::new(deny) };
+        Self { default_deny, fixed: Arc::new(fixed), ..Self::default() }
+    }
+
+    /// The same fixed lists with other dynamic ones.
+    #[must_use]
+    pub fn with(&self, version: u64, dynamic: Dynamic) -> Self {
+        Self { version, dynamic, fixed: Arc::clone(&self.fixed), ..*self }
+    }
+
+    /// Which lists these are; others have another number.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.version
     }
 
     /// May this address connect? An IPv4 address in IPv6 form (`::ffff:192.0.2.1`) is looked up as IPv4.
     #[must_use]
     pub fn permits(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
-        self.allow.contains(address) || !(self.default_deny || self.deny.contains(address))
+        self.allows(address)
+            || !(self.default_deny
+                || self.dynamic.deny.contains(address)
+                || self.fixed.deny.contains(address))
+    }
+
+    /// Is it let in only because an entry that refuses it is a dry run?
+    #[must_use]
+    pub fn is_spared(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.dynamic.dry.contains(address) && !self.allows(address) && self.permits(address)
+    }
+
+    fn allows(&self, address: IpAddr) -> bool {
+        self.dynamic.allow.contains(address) || self.fixed.allow.contains(address)
     }
 
     /// Is every address permitted? Lets a caller skip the look-up.
     #[must_use]
     pub fn permits_all(&self) -> bool {
-        !self.default_deny && self.deny.v4.is_empty() && self.deny.v6.is_empty()
+        let denies = !self.fixed.deny.is_empty() || !self.dynamic.deny.is_empty();
+        !self.default_deny && !denies
     }
 }
 
 // === impl Networks ===
 
 impl Networks {
-    fn new(networks: &[IpNet]) -> Self {
+    /// The addresses of these networks.
+    #[must_use]
+    pub fn new(networks: &[IpNet]) -> Self {
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
         for network in networks {
             match network {
@@ -69,37 +116,54 @@ impl Networks {
             }
         }
         Self {
-            v4: merge(v4, |last: u32| last.checked_add(1)),
-            v6: merge(v6, |last: u128| last.checked_add(1)),
+            v4: Ranges::new(v4, |last: u32| last.checked_add(1)),
+            v6: Ranges::new(v6, |last: u128| last.checked_add(1)),
         }
     }
 
-    fn contains(&self, address: IpAddr) -> bool {
-        match address {
-            IpAddr::V4(address) => holds(&self.v4, address.into()),
-            IpAddr::V6(address) => holds(&self.v6, address.into()),
-        }
-    }
-}
-
-/// Sorts, and joins ranges that overlap or touch. `next` is `None` after the last address there is.
-fn merge<A: Copy + Ord>(mut ranges: Vec<Range<A>>, next: fn(A) -> Option<A>) -> Box<[Range<A>]> {
-    ranges.sort_unstable();
-    let mut merged: Vec<Range<A>> = Vec::new();
-    for range in ranges {
-        match merged.last_mut() {
-            Some(open) if next(open.last).is_none_or(|after| range.first <= after) => {
-                open.last = open.last.max(range.last);
+    /// Takes out every network inside `place` and puts those of `with` there, which are inside as well, sorted, and do not
+    /// overlap. To be used with sets that were made by this alone, of networks none of which holds `place`.
+    pub fn replace(&mut self, place: IpNet, with: &[IpNet]) {
+        match place {
+            IpNet::V4(place) => {
+                let range = |net: &ipnet::Ipv4Net| Range {
+                    first: u32::from(net.network()),
+                    last: u32::from(net.broadcast()),
+                };
+                let with = with.iter().filter_map(|net| match net {
+                    IpNet::V4(net) => Some(range(net)),
+                    IpNet::V6(_) => None,
+                });
+                self.v4.replace(range(&place), with);
             }
-            _ => merged.push(range),
+            IpNet::V6(place) => {
+                let range = |net: &ipnet::Ipv6Net| Range {
+                    first: u128::from(net.network()),
+                    last: u128::from(net.broadcast()),
+                };
+                let with = with.iter().filter_map(|net| match net {
+                    IpNet::V6(net) => Some(range(net)),
+                    IpNet::V4(_) => None,
+                });
+                self.v6.replace(range(&place), with);
+            }
         }
     }
-    merged.into_boxed_slice()
-}
 
-fn holds<A: Copy + Ord>(ranges: &[Range<A>], address: A) -> bool {
-    let after = ranges.partition_point(|range| range.first <= address);
-    after.checked_sub(1).and_then(|at| ranges.get(at)).is_some_and(|range| address <= range.last)
+    /// Whether it has this address.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(address) => self.v4.contains(address.into()),
+            IpAddr::V6(address) => self.v6.contains(address.into()),
+        }
+    }
+
+    /// Whether it has none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.v4.is_empty() && self.v6.is_empty()
+    }
 }
 
 #[cfg(test)]

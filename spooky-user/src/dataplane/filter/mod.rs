@@ -4,4 +4,5 @@
 
 pub mod admission;
 pub mod ip_access;
+mod ranges;
 pub mod rate_limit;

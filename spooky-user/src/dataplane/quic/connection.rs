@@ -71,6 +71,8 @@ pub struct Connection<S> {
     abandoned: bool,
     /// Source of the last datagram, validated or not; so that access lists are asked once a change, not once a datagram.
     pub(super) last_source: SocketAddr,
+    /// Version of the access lists that let it in.
+    pub(super) vetted: u64,
     pub(super) accepted: Instant,
     handshake_deadline: Option<Instant>,
     /// The handshake has failed, and nobody was told yet.
@@ -151,6 +153,7 @@ impl<S> Connection<S> {
             half_open: true,
             abandoned: false,
             last_source: path.peer,
+            vetted: 0,
             accepted: now,
             handshake_deadline: Some(now + settings.handshake_timeout),
             failed: false,

@@ -2,6 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
+use tokio::sync::oneshot;
+
 use super::sync::{ArrayQueue, AtomicBool, AtomicU16, AtomicU64, AtomicWaker, Ordering};
 use super::{ListenerSetup, Terms};
 use crate::dataplane::packet::xdp::{Home, Opened};
@@ -10,7 +13,7 @@ use crate::id::ListenerId;
 /// Orders that may wait: four reloads that replace all 16 listeners, less a few.
 const ORDERS: usize = 128;
 
-/// A change of a worker's listeners or of its AF_XDP sockets.
+/// A change of a worker's listeners or of its AF_XDP sockets, or a question.
 #[derive(Debug)]
 pub enum Order {
     /// Serve this one, too.
@@ -28,6 +31,13 @@ pub enum Order {
     AddQueue(Box<Opened>, std::sync::Arc<Home>),
     /// Close all AF_XDP sockets.
     CloseQueues,
+    /// Say how many connections have their client in this network.
+    Count {
+        /// The network.
+        network: IpNet,
+        /// Who asks.
+        reply: oneshot::Sender<usize>,
+    },
 }
 
 /// Orders to one worker. Those about the whole worker are levels, not edges: given twice, they are carried out once.

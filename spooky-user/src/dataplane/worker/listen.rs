@@ -82,6 +82,11 @@ impl Worker {
                 self.bypass.close();
                 Ok(())
             }
+            Order::Count { network, reply } => {
+                // Who has asked may have gone.
+                let _ = reply.send(self.endpoint.count(|address| network.contains(&address)));
+                Ok(())
+            }
         }
     }
 

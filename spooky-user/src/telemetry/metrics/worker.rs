@@ -93,6 +93,8 @@ worker_metrics! {
     af_xdp_frames_completion: Gauge = Gauge::new();
     /// Frames in no ring: with the driver or on the wire. In copy mode it falls to 0 when nothing is under way.
     af_xdp_frames_driver: Gauge = Gauge::new();
+    /// Times a source was let in only because what refuses it is a dry run: when it connects, moves, or goes on after a change.
+    access_spared: Counter = Counter::new();
     /// Datagrams with one of our connection IDs that the kernel gave to their owner.
     steer_right: Counter = Counter::new();
     /// Datagrams that reached the wrong worker and were handed to their owner's ring.

@@ -3,6 +3,7 @@
 //!
 //! A new verb is a function and a row here, and what shows its answer in `ctl`.
 
+mod lists;
 mod status;
 mod steering;
 mod trace;
@@ -29,7 +30,7 @@ pub struct Verb {
 }
 
 /// All of them.
-pub static VERBS: [Verb; 5] = [
+pub static VERBS: [Verb; 9] = [
     Verb {
         method: Method::GET,
         path: "/status",
@@ -59,6 +60,30 @@ pub static VERBS: [Verb; 5] = [
         path: "/trace/end",
         help: "ends the capture and gives the trace",
         run: trace::end,
+    },
+    Verb {
+        method: Method::GET,
+        path: "/lists",
+        help: "who may connect: ?match=ADDRESS, or page by page ?after=NEXT",
+        run: lists::list,
+    },
+    Verb {
+        method: Method::POST,
+        path: "/lists/block",
+        help: "block a network: prefix, ttl, reason, dry_run",
+        run: lists::block,
+    },
+    Verb {
+        method: Method::POST,
+        path: "/lists/allow",
+        help: "allow a network, whatever blocks it: as above",
+        run: lists::allow,
+    },
+    Verb {
+        method: Method::POST,
+        path: "/lists/unblock",
+        help: "remove a dynamic entry: prefix, list (deny or allow)",
+        run: lists::unblock,
     },
 ];
 

@@ -14,6 +14,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
+pub use self::access::{fits, list_file, network, source, union};
 use super::checked::Config;
 use super::problem::Problems;
 use super::schema::File;

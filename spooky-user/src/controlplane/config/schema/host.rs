@@ -223,13 +223,23 @@ section! {
         /// Networks that may connect whatever the other lists say, such as 192.0.2.0/24 or 2001:db8::/32. An address alone is
         /// that address. Allow wins over deny, however long the prefixes are.
         allow: Vec<String> = "[]", live;
-        /// Networks that may not connect. In mode `xdp` packets of connections they already have are dropped, too.
+        /// Networks that may not connect. Packets of connections they already have are dropped, too.
         deny: Vec<String> = "[]", live;
-        /// Files with more of `allow`: one network a line; `#` begins a comment. Read at start and on reload. At most 16384
-        /// networks of each IP version in all.
+        /// Files with more of `allow`: one network a line; `#` begins a comment. Looked at each second: a file
+        /// that has changed, or was replaced, is read again; one that cannot be read, or has a wrong line, changes nothing. At
+        /// most 16384 networks of each IP version in all.
         allow_files: Vec<PathBuf> = "[]", live;
         /// Files with more of `deny`, in the same form. At most 131072 networks of each IP version in all.
         deny_files: Vec<PathBuf> = "[]", live;
+        /// Entries that `spooky ctl block` and the like may add while spooky runs; more are refused. Those that the kernel has no
+        /// room for are enforced by spooky itself.
+        max_dynamic_entries: u64 = "65536", "0" ..= "262144", live;
+        /// A file to keep those entries in, so that they survive a restart with the time they have left. Written anew at each
+        /// change, by way of a file beside it. Its directory has to be there, and spooky has to be able to write to it.
+        /// Without it they end with the process.
+        state_file: Option<PathBuf> = "null", restart;
+        /// Do not enforce any dynamic entry that blocks, only count whom it would have refused (`spooky_access_spared_total`).
+        dry_run: bool = "false", live;
     }
 }
 

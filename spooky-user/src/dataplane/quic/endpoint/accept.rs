@@ -257,8 +257,9 @@ impl<S> Endpoint<S> {
         // Until the client has our ID, its packets carry the one it has now.
         let first = (header.dcid_len, header.dcid);
         let validated = original.is_some();
-        let connection =
+        let mut connection =
             Connection::new(transport, listener, cid, first, path, validated, now, &place.settings);
+        connection.vetted = self.access_version;
         place.counts.added(connection.source);
         let key = self.insert(connection);
         self.issued.insert(cid, key);

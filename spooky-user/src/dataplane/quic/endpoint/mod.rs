@@ -73,6 +73,8 @@ pub struct Endpoint<S> {
     /// The connection that is taking a datagram.
     delivering: Option<ConnectionKey>,
     fresh: Vec<Cid>,
+    /// Of the access lists that are in force.
+    access_version: u64,
 }
 
 struct Slot<S> {
@@ -119,7 +121,21 @@ impl<S> Endpoint<S> {
             connections_max: usize::MAX,
             delivering: None,
             fresh: Vec::new(),
+            access_version: 0,
         }
+    }
+
+    /// The access lists that `permits` asks from now on have this version. A connection whose source was let in by others is asked
+    /// about once more.
+    pub fn set_access_version(&mut self, version: u64) {
+        self.access_version = version;
+    }
+
+    /// How many connections have a client at such an address.
+    #[must_use]
+    pub fn count(&self, inside: impl Fn(IpAddr) -> bool) -> usize {
+        let connections = self.slots.iter().filter_map(|slot| slot.connection.as_ref());
+        connections.filter(|it| inside(canonical_ip(it.last_source))).count()
     }
 
     /// Takes in one datagram. `permits` asks the access list; `out` holds at least 600 octets for an answer.
@@ -197,16 +213,20 @@ impl<S> Endpoint<S> {
     ) -> Disposition {
         self.delivering = Some(key);
         let metrics = Arc::clone(&self.metrics);
+        let access_version = self.access_version;
         let calm = header.form != Form::Short && self.is_calm(key);
         let Some(connection) = self.get_mut(key) else { return Disposition::Dropped };
         let source = datagram.path.peer;
-        if connection.is_new(source) {
-            // A denied address cannot get in by migrating (RFC 9000 §9.3 leaves it to the server).
+        let fresh = connection.is_new(source);
+        if fresh || connection.vetted != access_version {
+            // A denied address cannot get in by migrating (RFC 9000 §9.3 leaves it to the server), nor stay when it is
+            // denied: what the kernel drops is dropped here, too.
             if !permits(canonical_ip(source)) {
                 metrics.datagrams_dropped.inc(DropReason::Denied);
                 return Disposition::Dropped;
             }
-            if !connection.arriving(datagram.path, now) {
+            connection.vetted = access_version;
+            if fresh && !connection.arriving(datagram.path, now) {
                 metrics.datagrams_dropped.inc(DropReason::Paths);
                 return Disposition::Dropped;
             }
