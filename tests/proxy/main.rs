@@ -14,6 +14,7 @@
 //! flood.rs      packets that nobody wants, beside an honest client
 //! placement.rs     shares of new connections by load           abuse.rs     clients that do harm
 //! trace.rs         packets recorded and judged again, and where they went
+//! lists.rs         access lists that change while spooky runs
 //! control.rs       the control socket and `spooky ctl`
 //! confinement.rs   what rights are left: rows I01 to I04            secrets.rs   what nobody learns: row I05
 //! load.rs          the load generator and the floor it is measured against, in small numbers
@@ -34,6 +35,7 @@ mod drain;
 mod faults;
 mod flood;
 mod listeners;
+mod lists;
 mod load;
 mod memory;
 mod placement;

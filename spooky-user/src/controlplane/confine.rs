@@ -202,7 +202,9 @@ fn readable(config: &Config) -> Vec<PathBuf> {
     });
     // For the names in a panic's backtrace.
     let program = std::env::current_exe().ok();
-    SYSTEM_FILES.iter().map(PathBuf::from).chain(own).chain(program).collect()
+    let system = SYSTEM_FILES.iter().map(PathBuf::from);
+    // The directory itself, to make a rename in it durable.
+    system.chain(own).chain(program).chain(state_folder(config)).collect()
 }
 
 /// In which directories files may be made, written and replaced.
