@@ -7,6 +7,7 @@ use std::sync::Arc;
 use spooky_user::controlplane::abuse::Shown;
 use spooky_user::controlplane::config::manual;
 use spooky_user::controlplane::figures::Figures;
+use spooky_user::controlplane::lists::figures::ListFigures;
 use spooky_user::dataplane::exchange::error::{Kind, ProxyError};
 use spooky_user::id::WorkerId;
 use spooky_user::telemetry::metrics::Registry;
@@ -36,6 +37,7 @@ fn rendered() -> String {
     let registry = Registry::new(1);
     registry.add_source(Arc::new(Figures::new(1)));
     registry.add_source(Arc::new(Shown::default()));
+    registry.add_source(Arc::new(ListFigures::default()));
     let worker = registry.worker(WorkerId(0));
     let endpoint = registry.endpoint("app", "b1");
     for kind in [Kind::MemoryScarce, Kind::ConnectionLost] {

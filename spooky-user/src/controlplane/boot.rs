@@ -26,6 +26,7 @@ use super::settings;
 use super::supervise::Supervisor;
 use super::workers::{Makings, Revival};
 use crate::dataplane::abuse::Reports;
+use crate::dataplane::filter::ip_access::AccessList;
 use crate::dataplane::pressure::Pressure;
 use crate::dataplane::quic::tls::CertificateError;
 use crate::dataplane::worker::inbox::Order;
@@ -135,9 +136,7 @@ pub fn boot(config: Config) -> Result<Running, BootError> {
     supervisor.set_listeners(&listeners);
     supervisor.set_placement(&config.workers.weights, config.workers.follows_load);
     let mut first = config::compile(&config, listeners.names(), None, &registry);
-    let mut lists = Lists::new(&config.access, &first.access, Instant::now());
-    registry.add_source(lists.figures());
-    supervisor.set_access(lists.union());
+    let mut lists = lists(&config, &mut supervisor, &registry, &first.access);
     first.access = lists.take_access().unwrap_or_default();
     supervisor.attach(Instant::now()).map_err(BootError::Kernel)?;
     open_queues(&mut supervisor, &config, &mut orders)?;
@@ -185,6 +184,19 @@ pub fn boot(config: Config) -> Result<Running, BootError> {
         socket,
         confined,
     })
+}
+
+/// The access lists, as the configuration and an earlier process leave them.
+fn lists(
+    config: &Config,
+    supervisor: &mut Supervisor,
+    registry: &Registry,
+    compiled: &AccessList,
+) -> Lists {
+    let lists = Lists::new(&config.access, compiled, Instant::now());
+    registry.add_source(lists.figures());
+    supervisor.set_access(lists.union());
+    lists
 }
 
 fn control_socket(admin: &config::Admin) -> Result<Option<ControlSocket>, BootError> {

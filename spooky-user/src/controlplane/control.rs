@@ -83,7 +83,7 @@ async fn serve(running: Running) -> ExitCode {
     control.start(&admin_stopped, send_orders);
     let code = control.steady(&mut inputs).await;
     drop(stop_admin);
-    control.end(code).await
+    Box::pin(control.end(code)).await
 }
 
 impl Control {

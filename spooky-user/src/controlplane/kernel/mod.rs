@@ -35,8 +35,8 @@ use spooky_common::{
 pub use self::bare::Bare;
 pub use self::counters::QueueCounts;
 pub use self::error::KernelError;
-pub use self::observe::Observed;
 pub use self::lists::{Compilation, Compiling};
+pub use self::observe::Observed;
 use self::{attach::Attachment, object::Loaded, queues::QueueSockets, steering::Groups};
 
 /// What the operator asked for.

@@ -2,7 +2,7 @@
 //! that knows all of them; user space's lists and the kernel's follow from here, by `enforce`. May import: config, kernel's
 //! types, the data plane's lists, telemetry.
 //!
-//! `table` are the entries, `cover` what of them the data plane looks up, `files` the files that are watched, `state` what outlives
+//! `table` are the entries, `cover` what of them the data plane looks up, `fixed` is the configuration's part, `files` the files that are watched, `state` what outlives
 //! the process, `store` its writing, `show` what can be asked of them, `figures` the numbers.
 //!
 //! A change is a few map operations and a small piece of an otherwise shared structure, however long the lists are: nothing is
@@ -10,8 +10,9 @@
 
 mod cover;
 pub mod enforce;
-mod figures;
+pub mod figures;
 mod files;
+mod fixed;
 pub mod show;
 mod state;
 mod store;
@@ -22,16 +23,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use ipnet::IpNet;
-use spooky_common::map::{ALLOW_CAPACITY, DENY_CAPACITY};
 use tokio::task::JoinHandle;
 
 use self::cover::Cover;
 use self::figures::ListFigures;
 use self::files::{Change, Watch};
+use self::fixed::Fixed;
 use self::store::Store;
 pub use self::store::Told;
 pub use self::table::{By, Entry, List, Origin, Put, REASON_MAX, Refusal, TTL_MAX, Table};
-use super::config::{self, Access, AccessSource};
+use super::config::Access;
 use super::kernel::{AccessLists, Edit, Side};
 use crate::dataplane::filter::ip_access::{AccessList, Dynamic};
 
@@ -75,17 +76,6 @@ pub struct Outcome {
     pub allowed: Vec<IpNet>,
     /// It holds loopback addresses.
     pub loopback: bool,
-}
-
-/// Why a list is as it is: the configuration's part.
-#[derive(Debug)]
-struct Fixed {
-    sources: Vec<AccessSource>,
-    allow: Arc<[IpNet]>,
-    deny: Arc<[IpNet]>,
-    default_deny: bool,
-    /// Without dynamic entries.
-    compiled: AccessList,
 }
 
 /// A look at the files that has ended.
@@ -473,63 +463,6 @@ fn without<'a>(these: &'a [IpNet], those: &'a [IpNet]) -> impl Iterator<Item = I
         while those.next_if(|other| *other < net).is_some() {}
         those.peek() != Some(&net)
     })
-}
-
-// === impl Fixed ===
-
-impl Fixed {
-    fn new(access: &Access, compiled: &AccessList) -> Self {
-        Self {
-            sources: access.sources.clone(),
-            allow: access.allow.as_slice().into(),
-            deny: access.deny.as_slice().into(),
-            default_deny: access.default_deny,
-            compiled: compiled.clone(),
-        }
-    }
-
-    /// The same with other files; `None` when nothing is different, or they do not fit.
-    fn changed(&self, changes: &[Change]) -> Option<Self> {
-        let mut sources = self.sources.clone();
-        let mut different = false;
-        for (file, networks) in changes {
-            let Ok(networks) = networks else { continue };
-            for source in sources.iter_mut().filter(|it| it.file.as_ref() == Some(file)) {
-                let next = config::source(source.deny, source.file.clone(), networks.clone());
-                different |= next.networks != source.networks;
-                *source = next;
-            }
-        }
-        if !different {
-            return None;
-        }
-        let union = |deny: bool| config::union(sources.iter().filter(|it| it.deny == deny));
-        let (allow, deny) = (union(false), union(true));
-        let fit = config::fits(&allow, ALLOW_CAPACITY).and(config::fits(&deny, DENY_CAPACITY));
-        if let Err(message) = fit {
-            tracing::error!("access: list files not taken, the old entries stay: {message}");
-            return None;
-        }
-        let compiled = AccessList::new(self.default_deny, &allow, &deny);
-        let (allow, deny) = (allow.into(), deny.into());
-        Some(Self { sources, allow, deny, default_deny: self.default_deny, compiled })
-    }
-
-    fn has(&self, list: List, net: &IpNet) -> bool {
-        let networks = match list {
-            List::Allow => &self.allow,
-            List::Deny => &self.deny,
-        };
-        networks.binary_search(net).is_ok()
-    }
-
-    /// Where a network comes from.
-    fn origin(&self, list: List, net: &IpNet) -> Option<(Origin, &AccessSource)> {
-        let deny = list == List::Deny;
-        let mut sources = self.sources.iter().filter(|source| source.deny == deny);
-        let source = sources.find(|source| source.networks.binary_search(net).is_ok())?;
-        Some((if source.file.is_some() { Origin::File } else { Origin::Config }, source))
-    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use super::cover::around;
 use super::table::{Entry, List, Origin};
 use super::{Lists, normal};
+use crate::controlplane::config::AccessSource;
 
 /// One line.
 #[derive(Clone, Debug)]
@@ -110,7 +111,7 @@ impl Lists {
     }
 }
 
-fn fixed_row(source: &super::AccessSource, prefix: IpNet) -> Row {
+fn fixed_row(source: &AccessSource, prefix: IpNet) -> Row {
     Row {
         list: if source.deny { List::Deny } else { List::Allow },
         prefix,

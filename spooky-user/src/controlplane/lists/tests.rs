@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::controlplane::config;
 use crate::controlplane::kernel::Side;
 
 fn net(text: &str) -> IpNet {

@@ -198,7 +198,6 @@ impl Worker {
     fn receive_from(&mut self, index: usize, cx: &mut Context<'_>, now: Instant) -> bool {
         let mut arena = std::mem::take(&mut self.arena);
         let snapshot = self.context.snapshot();
-        self.endpoint.set_access_version(snapshot.access.version());
         let mut more = true;
         for _ in 0..RECEIVE_CALLS {
             let Some(socket) = self.sockets.get(index) else { break };
@@ -237,6 +236,7 @@ impl Worker {
         access: &AccessList,
     ) -> bool {
         let path = datagram.path;
+        self.endpoint.set_access_version(access.version());
         let permits = |address: IpAddr| {
             if access.is_spared(address) {
                 self.metrics.access_spared.inc();
@@ -289,7 +289,6 @@ impl Worker {
 
     fn take_strays(&mut self, now: Instant) -> bool {
         let snapshot = self.context.snapshot();
-        self.endpoint.set_access_version(snapshot.access.version());
         for _ in 0..STRAYS {
             let Some(mut stray) = self.strays.pop(self.id) else { return false };
             self.metrics.stray_received.inc();
