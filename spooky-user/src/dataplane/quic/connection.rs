@@ -310,7 +310,7 @@ impl<S> Connection<S> {
         if issuer.reads(&self.newest_cid).is_none() {
             self.renewals = self.transport.active_scids() + self.transport.scids_left();
         }
-        while self.renewals > 0 && self.issue(issuer, true, new) {
+        while self.renewals > 0 && self.may_renew() && self.issue(issuer, true, new) {
             self.renewals -= 1;
         }
         while self.transport.scids_left() > 0
@@ -319,8 +319,14 @@ impl<S> Connection<S> {
         {}
     }
 
-    /// Issues one ID; with `retire`, the oldest is asked back when there are as many as may be. Whether it was issued: quiche
-    /// waits for those that were asked back before.
+    /// Whether quiche has room for an ID while the client has not given others back. It keeps one less than twice the client's
+    /// limit; asked for another it refuses, and asks one more back all the same.
+    fn may_renew(&self) -> bool {
+        let limit = self.transport.peer_transport_params().map_or(2, |it| it.active_conn_id_limit);
+        (self.transport.active_scids() as u64) < limit.saturating_mul(2).saturating_sub(1)
+    }
+
+    /// Issues one ID; with `retire`, the oldest is asked back when there are as many as may be. Whether it was issued.
     fn issue(&mut self, issuer: &Issuer, retire: bool, new: &mut Vec<Cid>) -> bool {
         let cid = issuer.issue();
         let token = u128::from_be_bytes(issuer.reset_token(&cid));

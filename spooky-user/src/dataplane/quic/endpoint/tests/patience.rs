@@ -45,3 +45,26 @@ fn a_handshake_is_waited_for_longer_when_the_client_is_heard_again() {
     };
     assert_eq!(patience(at_once, receives), 30);
 }
+
+/// A client that is slow to give IDs back is asked for no more than it has (RFC 9000 §19.15: Retire Prior To is not above the
+/// sequence number of its frame), however often the worker turns meanwhile.
+#[test]
+fn ids_are_not_asked_back_before_others_are_there() {
+    let former = Secrets::random(2, [1, 2, 3]);
+    let mut rig = Rig::new(&former, me());
+    let key = rig.establish();
+    let (_folder, store) = certificates();
+    let issuer = Issuer::new(&Secrets::random(3, [1, 2, 3]), me());
+    let next = listener(store, issuer, QuicSettings::default());
+    rig.endpoint.open(next.with_former(vec![Issuer::new(&former, me())]));
+    for _turn in 0..20 {
+        rig.endpoint.maintain(key);
+    }
+    for _round in 0..3 {
+        rig.client.send_ack_eliciting().unwrap();
+        rig.settle(rig.from);
+    }
+    assert_eq!(rig.client.local_error(), None);
+    let issued = rig.endpoint.get_mut(key).unwrap().issued.clone();
+    assert_eq!(issued.iter().map(|cid| cid[0] >> 5).collect::<Vec<_>>(), [3, 3, 3, 3]);
+}
