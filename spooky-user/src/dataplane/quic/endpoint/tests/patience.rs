@@ -1,4 +1,4 @@
-//! How long a handshake is waited for (decision 0073).
+//! How long a client is waited for: in its handshake (decision 0073), and until it has given connection IDs back.
 
 use super::*;
 use crate::telemetry::reason::HandshakeFailure;
