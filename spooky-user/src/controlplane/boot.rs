@@ -125,10 +125,9 @@ pub fn boot(config: Config) -> Result<Running, BootError> {
     let registry = Arc::new(Registry::new(workers));
     let figures = Arc::new(Figures::new(workers));
     let strays = Arc::new(Strays::new(workers));
-    let queues = queues(&config.ebpf, workers);
     let (strays_too, figures_too) = (Arc::clone(&strays), Arc::clone(&figures));
     let mut supervisor =
-        Supervisor::new(kernel, queues, GENERATION, strays_too, figures_too, &registry);
+        Supervisor::new(kernel, queues(&config), GENERATION, strays_too, figures_too, &registry);
     for opening in &plan.open {
         supervisor.open(opening).map_err(BootError::Kernel)?;
     }
@@ -207,7 +206,8 @@ fn control_socket(admin: &config::Admin) -> Result<Option<ControlSocket>, BootEr
 }
 
 /// The interface of mode xdp; none is looked after in the others.
-fn queues(ebpf: &config::Ebpf, workers: usize) -> Queues {
+fn queues(config: &Config) -> Queues {
+    let (ebpf, workers) = (&config.ebpf, usize::from(config.workers.count));
     let interface = ebpf.interface.as_deref().filter(|_| ebpf.mode == schema::EbpfMode::Xdp);
     Queues::new(interface, ebpf.af_xdp, GENERATION, workers)
 }
