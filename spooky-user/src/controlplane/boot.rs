@@ -147,14 +147,13 @@ pub fn boot(config: Config) -> Result<Running, BootError> {
     registry.add_source(Arc::new(ProcessSource::new()));
     registry.add_source(access_log.source());
     registry.add_source(Arc::clone(&figures) as _);
-    let snapshot = Arc::new(ArcSwap::from_pointee(first));
     let pressure = Arc::new(Pressure::default());
     let reports: Vec<Arc<Reports>> = (0..workers).map(|_| Arc::default()).collect();
     let makings = Makings {
         generation: GENERATION,
         count: config.workers.count,
         pin: config.workers.pin,
-        snapshot,
+        snapshot: Arc::new(ArcSwap::from_pointee(first)),
         registry,
         strays,
         pressure: Arc::clone(&pressure),
