@@ -114,6 +114,20 @@ counters! {
     XdpOwnerGone = 25: XDP { verdict = "pass", reason = "owner_gone" };
     /// A new flow, to the AF_XDP socket of the queue it came in by.
     XdpRedirectedNew = 26: XDP { verdict = "redirect", reason = "new_flow" };
+    /// A QUIC header cut short, or with connection IDs of lengths that version 1 does not have.
+    XdpDropMalformed = 27: XDP { verdict = "drop", reason = "malformed" };
+    /// An Initial, or another version, in a datagram of less than 1,200 octets.
+    XdpTooShort = 28: XDP { verdict = "drop", reason = "too_short" };
+    /// Would open a connection, from a service's port.
+    XdpSourcePort = 29: XDP { verdict = "drop", reason = "source_port" };
+    /// Handshake, Retry or Version Negotiation with an ID of another length than ours.
+    XdpNotInitial = 30: XDP { verdict = "drop", reason = "not_initial" };
+    /// More packets that open connections than its prefix has a right to.
+    XdpPace = 31: XDP { verdict = "drop", reason = "pace" };
+    /// More packets of other versions than are answered.
+    XdpVersions = 32: XDP { verdict = "drop", reason = "versions" };
+    /// Answered with Version Negotiation.
+    XdpAnswered = 33: XDP { verdict = "tx", reason = "version" };
 }
 
 /// What one CPU has counted of the frames of one receive queue, by [`Counter::place_in_row`].

@@ -11,6 +11,13 @@ pub trait Cursor {
 
     /// Passes over `count` octets, at most 2048 (the kernel's verifier must see a bound); `None` when fewer are left.
     fn skip(&mut self, count: usize) -> Option<()>;
+
+    /// Says that many ways lead here and one goes on: the kernel's verifier need not follow the rest once for each way.
+    /// `None` when the place is further from the start than any header ends.
+    #[inline(always)]
+    fn meet(&mut self) -> Option<()> {
+        Some(())
+    }
 }
 
 /// Most octets one [`Cursor::skip`] passes over: an IPv6 extension header is at most 8 * 256 octets long.

@@ -50,6 +50,10 @@ pub struct Tuple {
     pub destination_port: u16,
     /// Octets of UDP payload by the UDP header; the frame may hold fewer (cut short) or more (Ethernet padding).
     pub payload_len: u16,
+    /// Octets before the IP header: Ethernet and VLAN tags.
+    pub link_len: u8,
+    /// Octets from the IP header to the UDP header, options and extension headers included.
+    pub network_len: u16,
 }
 
 /// Why a frame was not read down to UDP. None of these is a reason to drop it.
@@ -70,25 +74,31 @@ pub enum Opaque {
 /// Reads the headers of one Ethernet frame; on success the cursor stands at the UDP payload.
 #[inline(always)]
 pub fn udp<C: Cursor>(cursor: &mut C) -> Result<Tuple, Opaque> {
-    match ethertype(cursor)? {
-        ETHERTYPE_IPV4 => ipv4(cursor),
-        ETHERTYPE_IPV6 => ipv6(cursor),
-        _ => Err(Opaque::NotIp),
-    }
+    let (ethertype, link_len) = link(cursor)?;
+    let mut tuple = match ethertype {
+        ETHERTYPE_IPV4 => ipv4(cursor)?,
+        ETHERTYPE_IPV6 => ipv6(cursor)?,
+        _ => return Err(Opaque::NotIp),
+    };
+    tuple.link_len = link_len;
+    Ok(tuple)
 }
 
+/// The type behind the tags, and how long all this is.
 #[inline(always)]
-fn ethertype<C: Cursor>(cursor: &mut C) -> Result<u16, Opaque> {
+fn link<C: Cursor>(cursor: &mut C) -> Result<(u16, u8), Opaque> {
     let header: [u8; 14] = cursor.take().ok_or(Opaque::Truncated)?;
     let mut ethertype = u16::from_be_bytes([header[12], header[13]]);
+    let mut link_len = 14;
     for _ in 0..VLAN_TAGS_MAX {
         if ethertype != ETHERTYPE_VLAN && ethertype != ETHERTYPE_QINQ {
             break;
         }
         let tag: [u8; 4] = cursor.take().ok_or(Opaque::Truncated)?;
         ethertype = u16::from_be_bytes([tag[2], tag[3]]);
+        link_len += 4;
     }
-    Ok(ethertype)
+    Ok((ethertype, link_len))
 }
 
 /// RFC 791 s3.1.
@@ -113,7 +123,7 @@ fn ipv4<C: Cursor>(cursor: &mut C) -> Result<Tuple, Opaque> {
     }
     let source = Address::V4([header[12], header[13], header[14], header[15]]);
     let destination = Address::V4([header[16], header[17], header[18], header[19]]);
-    ports(cursor, source, destination, room)
+    ports(cursor, source, destination, header_len, room)
 }
 
 /// RFC 8200 s3 and s4.
@@ -125,6 +135,7 @@ fn ipv6<C: Cursor>(cursor: &mut C) -> Result<Tuple, Opaque> {
     }
     // A jumbogram says 0 here and is not understood: it ends as malformed below.
     let mut room = u16::from_be_bytes([header[4], header[5]]);
+    let mut network_len = 40;
     let mut next = header[6];
     for _ in 0..EXTENSIONS_MAX {
         match next {
@@ -136,6 +147,7 @@ fn ipv6<C: Cursor>(cursor: &mut C) -> Result<Tuple, Opaque> {
         next = start[0];
         let more = u16::from(start[1]) * 8;
         room = room.checked_sub(8 + more).ok_or(Opaque::Malformed)?;
+        network_len += 8 + more;
         if more > 0 {
             cursor.skip(usize::from(more)).ok_or(Opaque::Truncated)?;
         }
@@ -150,7 +162,7 @@ fn ipv6<C: Cursor>(cursor: &mut C) -> Result<Tuple, Opaque> {
     let mut destination = [0; 16];
     source.copy_from_slice(&header[8..24]);
     destination.copy_from_slice(&header[24..40]);
-    ports(cursor, Address::V6(source), Address::V6(destination), room)
+    ports(cursor, Address::V6(source), Address::V6(destination), network_len, room)
 }
 
 /// RFC 768. `room` is what the IP header leaves for UDP, in octets.
@@ -159,6 +171,7 @@ fn ports<C: Cursor>(
     cursor: &mut C,
     source: Address,
     destination: Address,
+    network_len: u16,
     room: u16,
 ) -> Result<Tuple, Opaque> {
     let header: [u8; 8] = cursor.take().ok_or(Opaque::Truncated)?;
@@ -173,6 +186,8 @@ fn ports<C: Cursor>(
         source_port: u16::from_be_bytes([header[0], header[1]]),
         destination_port: u16::from_be_bytes([header[2], header[3]]),
         payload_len,
+        link_len: 0,
+        network_len,
     })
 }
 
@@ -250,6 +265,8 @@ mod tests {
                 source_port: 50_000,
                 destination_port: 443,
                 payload_len: payload.len() as u16,
+                link_len: 14 + 4 * tags as u8,
+                network_len: 20 + 4 * options as u16,
             });
             prop_assert_eq!(cursor, &payload[..]);
         }
@@ -266,6 +283,7 @@ mod tests {
             if kinds.len() <= EXTENSIONS_MAX {
                 let tuple = read.expect("whole");
                 prop_assert_eq!((tuple.source, tuple.destination), (Address::V6([1; 16]), Address::V6([2; 16])));
+                prop_assert_eq!(usize::from(tuple.network_len), frame.len() - 14 - 8 - 9);
                 prop_assert_eq!(cursor, &[7; 9][..]);
             } else {
                 prop_assert_eq!(read, Err(Opaque::NotUdp));

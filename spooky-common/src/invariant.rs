@@ -64,6 +64,8 @@ pub enum Malformed {
     /// It ends before its destination connection ID does. For a short header: fewer than 21 octets, so it cannot
     /// carry a connection ID of ours.
     Truncated,
+    /// The frame ends before the datagram does: nothing is known. Never of a whole datagram.
+    Cut,
 }
 
 /// Reads the header of the packet a datagram (or GRO segment) begins with.
@@ -86,7 +88,7 @@ pub fn read<C: Cursor>(cursor: &mut C, payload_len: usize) -> Result<Header, Mal
     if payload_len == 0 {
         return Err(Malformed::Empty);
     }
-    let [first] = cursor.take().ok_or(Malformed::Empty)?;
+    let [first] = cursor.take().ok_or(Malformed::Cut)?;
     if first & 0x80 == 0 {
         return short(cursor, payload_len);
     }
@@ -98,13 +100,16 @@ fn short<C: Cursor>(cursor: &mut C, payload_len: usize) -> Result<Header, Malfor
     if payload_len < 1 + CID_LEN {
         return Err(Malformed::Truncated);
     }
-    let dcid = cursor.take().ok_or(Malformed::Truncated)?;
+    let dcid = cursor.take().ok_or(Malformed::Cut)?;
     Ok(Header { form: Form::Short, dcid, dcid_len: CID_LEN as u8 })
 }
 
 #[inline(always)]
 fn long<C: Cursor>(cursor: &mut C, payload_len: usize, first: u8) -> Result<Header, Malformed> {
-    let prefix: [u8; LONG_PREFIX_LEN - 1] = cursor.take().ok_or(Malformed::Truncated)?;
+    if payload_len < LONG_PREFIX_LEN {
+        return Err(Malformed::Truncated);
+    }
+    let prefix: [u8; LONG_PREFIX_LEN - 1] = cursor.take().ok_or(Malformed::Cut)?;
     let [v0, v1, v2, v3, dcid_len] = prefix;
     let version = u32::from_be_bytes([v0, v1, v2, v3]);
     let held = usize::from(dcid_len);
@@ -112,11 +117,11 @@ fn long<C: Cursor>(cursor: &mut C, payload_len: usize, first: u8) -> Result<Head
         return Err(Malformed::Truncated);
     }
     let dcid = if held >= CID_LEN {
-        let dcid = cursor.take().ok_or(Malformed::Truncated)?;
-        cursor.skip(held - CID_LEN).ok_or(Malformed::Truncated)?;
+        let dcid = cursor.take().ok_or(Malformed::Cut)?;
+        cursor.skip(held - CID_LEN).ok_or(Malformed::Cut)?;
         dcid
     } else {
-        cursor.take_up_to(held).ok_or(Malformed::Truncated)?
+        cursor.take_up_to(held).ok_or(Malformed::Cut)?
     };
     Ok(Header { form: Form::Long { version, kind: kind(version, first) }, dcid, dcid_len })
 }

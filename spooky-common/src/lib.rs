@@ -16,6 +16,9 @@
 //! | [`invariant`] | the QUIC header of RFC 8999 |
 //! | [`steer`] | which worker a datagram goes to |
 //! | [`access`] | whether a source may speak to a listener |
+//! | [`early`] | what a header alone proves against a datagram |
+//! | [`pace`] | so many in a time, by prefix |
+//! | [`answer`] | Version Negotiation out of the frame that asks for it |
 //! | [`prefix`] | a list of prefixes compiled for look-up |
 //! | [`verdict`] | what becomes of a frame, and the counter that says so |
 //! | [`counter`] | every kernel counter: index, name, help, labels |
@@ -40,13 +43,16 @@
 )]
 
 pub mod access;
+pub mod answer;
 pub mod capture;
 pub mod cid;
 pub mod counter;
 pub mod cursor;
+pub mod early;
 pub mod frame;
 pub mod invariant;
 pub mod map;
+pub mod pace;
 #[cfg(feature = "user")]
 mod pod;
 pub mod prefix;
@@ -57,4 +63,4 @@ pub mod verdict;
 
 /// Version of everything the kernel object and user space share. The object carries the one it was built with;
 /// user space refuses to load an object with another.
-pub const LAYOUT_VERSION: u32 = 4;
+pub const LAYOUT_VERSION: u32 = 5;

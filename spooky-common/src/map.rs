@@ -1,5 +1,6 @@
 //! Names, capacities, keys and values of the eBPF maps. All of them are written by the control plane and read by the
-//! kernel programs, but `COUNTERS`, `STEERING` and `SAMPLES`, which go the other way. Imports [`crate::cid`] and [`crate::frame`].
+//! kernel programs, but `COUNTERS`, `STEERING`, `BUCKETS` and `SAMPLES`, which go the other way. Imports [`crate::cid`],
+//! [`crate::frame`] and [`crate::pace`].
 //!
 //! Every value is either at most four octets, so that a rewrite is seen whole, or says below what a reader may see
 //! while it is rewritten.
@@ -7,10 +8,13 @@
 use crate::{
     cid::{CONFIG_IDS, LocalKey, Owner},
     frame::Address,
+    pace::Pace,
 };
 
 /// Name of the XDP program in the object.
 pub const PROGRAM_XDP: &str = "spooky_xdp";
+/// Name of the XDP program that answers, which the other goes on to.
+pub const PROGRAM_ANSWER: &str = "spooky_answer";
 /// Name of the sk_reuseport program in the object.
 pub const PROGRAM_REUSEPORT: &str = "spooky_reuseport";
 
@@ -50,10 +54,14 @@ pub const SETTINGS: &str = "SETTINGS";
 pub const COUNTERS: &str = "COUNTERS";
 /// Per-CPU array of [`crate::counter::Row`], indexed by [`steering_row`].
 pub const STEERING: &str = "STEERING";
+/// Array of `u64`: when the next packet of a bucket is due, see [`crate::pace`].
+pub const BUCKETS: &str = "BUCKETS";
 /// Ring buffer of [`crate::sample::Sample`].
 pub const SAMPLES: &str = "SAMPLES";
 /// Ring buffer of [`crate::capture::Capture`].
 pub const CAPTURES: &str = "CAPTURES";
+/// Program array of one: [`PROGRAM_ANSWER`].
+pub const PROGRAMS: &str = "PROGRAMS";
 /// AF_XDP sockets by receive queue.
 pub const XSKS: &str = "XSKS";
 /// Read-only section that holds [`crate::LAYOUT_VERSION`].
@@ -149,6 +157,14 @@ pub struct Settings {
     pub lists: [u8; 4],
     /// Every how many frames to a listener, per verdict and reason and CPU, one is captured; 0 for none.
     pub capture_every: u32,
+    /// Not 0: what a header alone proves is refused here, see [`crate::early`].
+    pub early: u32,
+    /// Always 0.
+    pub reserved: u32,
+    /// Of packets that open connections, for each prefix.
+    pub new_flows: Pace,
+    /// Of Version Negotiation packets; no limit: user space sends them.
+    pub versions: Pace,
 }
 
 /// A list of one family, by its place in [`Settings::lists`].

@@ -1,16 +1,19 @@
 //! What becomes of a frame at the XDP hook, and the way it comes to that: the whole ingress decision, pure, over a
 //! [`Cursor`] and [`Tables`]. The kernel binds it to maps, tests to plain values. Must not know aya or pointers.
 //!
-//! Rule: what is not ours or not understood passes; a drop needs a rule of the operator that the frame itself proves.
+//! Rule: what is not ours or not understood passes; a drop needs a rule of the operator that the frame itself proves, or
+//! one by which user space would refuse it as well, whatever connections it has.
 
 use crate::{
     access::{self, Lists},
     cid::Owner,
     counter::Counter,
     cursor::Cursor,
+    early,
     frame::{self, Opaque, Tuple},
-    invariant,
+    invariant::{self, Form, Kind, Malformed},
     map::{AddressKey, Port, Queue, Settings},
+    pace::{self, Pace},
     steer::{self, Keys, Unknown, Whose},
 };
 
@@ -19,8 +22,10 @@ use crate::{
 pub enum Verdict {
     /// To the host's stack, counted.
     Pass(Counter),
-    /// Refused by rule. The cursor stands at the UDP payload.
+    /// Refused by rule.
     Drop(DropReason, Tuple),
+    /// Of a version we do not speak, to be answered with Version Negotiation; to the stack when that cannot be done.
+    Answer,
     /// To the AF_XDP socket of the receive queue it came in by; to the stack when there is none.
     Redirect(u32, Redirected),
 }
@@ -42,10 +47,22 @@ pub enum DropReason {
     Denied = 1,
     /// The default is to deny, and the source is on no list.
     NotAllowed = 2,
+    /// A long header that contradicts itself or its version.
+    Malformed = 3,
+    /// It would open a connection, and is shorter than that takes.
+    TooShort = 4,
+    /// It would open a connection, from a port of a service.
+    SourcePort = 5,
+    /// Another kind of packet than an Initial, under an ID that we never issue.
+    NotInitial = 6,
+    /// More packets that open connections than its prefix has a right to.
+    Pace = 7,
+    /// More packets of versions that we do not speak than are answered.
+    Versions = 8,
 }
 
 /// Everything the decision looks up.
-pub trait Tables: Keys + Lists + Listeners + Queues {
+pub trait Tables: Keys + Lists + Listeners + Queues + Buckets {
     /// The settings in force.
     fn settings(&self) -> &Settings;
 }
@@ -60,6 +77,16 @@ pub trait Queues {
     fn is_live(&self, owner: Owner) -> bool;
 }
 
+/// When the next packet of a bucket is due, see [`crate::pace`].
+pub trait Buckets {
+    /// Nanoseconds of a clock that only goes forward.
+    fn now(&self) -> u64;
+    /// What a bucket holds, 0 at first.
+    fn due(&self, bucket: u32) -> u64;
+    /// What it holds from now on.
+    fn set_due(&self, bucket: u32, due: u64);
+}
+
 /// How a destination is found to be one of our listeners.
 pub trait Listeners {
     /// What is known of a UDP port; all zero for a port that is not ours.
@@ -68,9 +95,9 @@ pub trait Listeners {
     fn address(&self, key: &AddressKey) -> Option<u8>;
 }
 
-/// Decides for one Ethernet frame.
+/// Decides for one Ethernet frame. Unless the frame was not read so far, the cursor stands at the UDP payload then.
 #[inline(always)]
-pub fn ingress<C: Cursor, T: Tables>(cursor: &mut C, tables: &T) -> Verdict {
+pub fn ingress<C: Cursor + Clone, T: Tables>(cursor: &mut C, tables: &T) -> Verdict {
     let tuple = match frame::udp(cursor) {
         Ok(tuple) => tuple,
         Err(opaque) => return Verdict::Pass(opaque.counter()),
@@ -82,9 +109,23 @@ pub fn ingress<C: Cursor, T: Tables>(cursor: &mut C, tables: &T) -> Verdict {
     if let Some(reason) = access::refuse(&tuple.source, tables, settings.default_deny != 0) {
         return Verdict::Drop(reason, tuple);
     }
-    let Ok(header) = invariant::read(cursor, usize::from(tuple.payload_len)) else {
-        return Verdict::Pass(Counter::XdpNotQuic);
+    if cursor.meet().is_none() {
+        return Verdict::Pass(Counter::XdpTruncated);
+    }
+    let mut rest = cursor.clone();
+    let payload_len = usize::from(tuple.payload_len);
+    let header = match invariant::read(&mut rest, payload_len) {
+        Ok(header) => header,
+        Err(Malformed::Truncated) if settings.early != 0 => {
+            return Verdict::Drop(DropReason::Malformed, tuple);
+        }
+        Err(_) => return Verdict::Pass(Counter::XdpNotQuic),
     };
+    if settings.early != 0
+        && let Some(reason) = early::refuse(&header, &mut rest, payload_len, tuple.source_port)
+    {
+        return Verdict::Drop(reason.into(), tuple);
+    }
     match steer::whose(&header, tables) {
         // A socket takes the frames of its own queue only: what came in by another goes through the stack, where the
         // reuseport program finds the owner's other socket.
@@ -93,12 +134,55 @@ pub fn ingress<C: Cursor, T: Tables>(cursor: &mut C, tables: &T) -> Verdict {
         }
         Whose::Owner(owner) if tables.is_live(owner) => Verdict::Pass(Counter::XdpOwner),
         Whose::Owner(_) => Verdict::Pass(Counter::XdpOwnerGone),
-        Whose::NewFlow if stays(&header, tables) => {
-            Verdict::Redirect(tables.queue(), Redirected::NewFlow)
-        }
-        Whose::NewFlow => Verdict::Pass(Counter::XdpNewFlow),
+        Whose::NewFlow => new_flow(&header, &tuple, tables),
         Whose::Unknown(Unknown::Long) => Verdict::Pass(Counter::XdpUnknownLong),
         Whose::Unknown(Unknown::Short) => Verdict::Pass(Counter::XdpUnknownShort),
+    }
+}
+
+/// A packet with an ID that its client chose.
+#[inline(always)]
+fn new_flow<T: Tables>(header: &invariant::Header, tuple: &Tuple, tables: &T) -> Verdict {
+    let settings = tables.settings();
+    let service = early::is_service(tuple.source_port);
+    if settings.early != 0 && service {
+        return Verdict::Drop(DropReason::SourcePort, *tuple);
+    }
+    let other_version = matches!(header.form, Form::Long { kind: Kind::OtherVersion, .. });
+    let whole = usize::from(tuple.payload_len) >= early::INITIAL_DATAGRAM_MIN;
+    if settings.early != 0 && other_version && !whole {
+        return Verdict::Drop(DropReason::TooShort, *tuple);
+    }
+    if settings.new_flows.step_ns != 0
+        && !keeps_pace(
+            &settings.new_flows,
+            pace::bucket(&tuple.source, &settings.placement),
+            tables,
+        )
+    {
+        return Verdict::Drop(DropReason::Pace, *tuple);
+    }
+    if settings.versions.step_ns != 0 && other_version && whole && !service {
+        if !keeps_pace(&settings.versions, pace::VERSION_BUCKET, tables) {
+            return Verdict::Drop(DropReason::Versions, *tuple);
+        }
+        return Verdict::Answer;
+    }
+    if stays(header, tables) {
+        return Verdict::Redirect(tables.queue(), Redirected::NewFlow);
+    }
+    Verdict::Pass(Counter::XdpNewFlow)
+}
+
+/// Whether one more may pass now; if so, it has.
+#[inline(always)]
+fn keeps_pace<T: Tables>(pace: &Pace, bucket: u32, tables: &T) -> bool {
+    match pace.take(tables.due(bucket), tables.now()) {
+        Some(due) => {
+            tables.set_due(bucket, due);
+            true
+        }
+        None => false,
     }
 }
 
@@ -143,6 +227,18 @@ impl Opaque {
     }
 }
 
+impl From<early::Reason> for DropReason {
+    #[inline(always)]
+    fn from(reason: early::Reason) -> Self {
+        match reason {
+            early::Reason::Malformed => Self::Malformed,
+            early::Reason::TooShort => Self::TooShort,
+            early::Reason::SourcePort => Self::SourcePort,
+            early::Reason::NotInitial => Self::NotInitial,
+        }
+    }
+}
+
 impl DropReason {
     /// The counter of a frame dropped for this reason.
     #[inline(always)]
@@ -151,6 +247,12 @@ impl DropReason {
         match self {
             Self::Denied => Counter::XdpDenied,
             Self::NotAllowed => Counter::XdpNotAllowed,
+            Self::Malformed => Counter::XdpDropMalformed,
+            Self::TooShort => Counter::XdpTooShort,
+            Self::SourcePort => Counter::XdpSourcePort,
+            Self::NotInitial => Counter::XdpNotInitial,
+            Self::Pace => Counter::XdpPace,
+            Self::Versions => Counter::XdpVersions,
         }
     }
 
@@ -160,6 +262,12 @@ impl DropReason {
         match number {
             1 => Some(Self::Denied),
             2 => Some(Self::NotAllowed),
+            3 => Some(Self::Malformed),
+            4 => Some(Self::TooShort),
+            5 => Some(Self::SourcePort),
+            6 => Some(Self::NotInitial),
+            7 => Some(Self::Pace),
+            8 => Some(Self::Versions),
             _ => None,
         }
     }
@@ -173,6 +281,7 @@ impl Verdict {
         match self {
             Self::Pass(counter) => *counter,
             Self::Drop(reason, _) => reason.counter(),
+            Self::Answer => Counter::XdpAnswered,
             Self::Redirect(_, Redirected::Owner) => Counter::XdpRedirected,
             Self::Redirect(_, Redirected::NewFlow) => Counter::XdpRedirectedNew,
         }

@@ -9,12 +9,26 @@ use aya_ebpf::{
     helpers::generated::{bpf_skb_load_bytes, bpf_skb_load_bytes_relative},
     programs::{SkReuseportContext, XdpContext},
 };
-use spooky_common::cursor::{Cursor, SKIP_MAX};
+use spooky_common::{
+    answer::Edit,
+    cursor::{Cursor, SKIP_MAX},
+};
+
+/// More octets than Ethernet, IP and UDP headers can have together: a bound for the verifier.
+const HEADERS_MAX: usize = 0x3fff;
 
 /// Reads between `data` and `data_end` of an XDP frame. The verifier wants each read compared with the end in the
 /// same path, so every step does just that.
+#[derive(Clone)]
 pub struct Frame {
+    start: usize,
     at: usize,
+    end: usize,
+}
+
+/// Reads and writes anywhere in an XDP frame, each time compared with its end.
+pub struct Whole {
+    start: usize,
     end: usize,
 }
 
@@ -31,7 +45,7 @@ pub struct Datagram {
 impl Frame {
     #[inline(always)]
     pub fn new(context: &XdpContext) -> Self {
-        Self { at: context.data(), end: context.data_end() }
+        Self { start: context.data(), at: context.data(), end: context.data_end() }
     }
 }
 
@@ -75,6 +89,73 @@ impl Cursor for Frame {
             return None;
         }
         self.at = next;
+        Some(())
+    }
+
+    /// The verifier knows nothing of the difference of two packet pointers, so this one is the same on every way.
+    ///
+    /// Kernel 6.18, `R1 offset is outside of the packet`: `at < end` proves an octet only where a constant was added to
+    /// the pointer last, so eight of the octets are.
+    #[inline(always)]
+    fn meet(&mut self) -> Option<()> {
+        const LAST: usize = 8;
+        let passed = self.at - self.start - LAST;
+        // SAFETY: reads a local that is initialised and aligned. Volatile, or LLVM would see that nothing changes.
+        let passed = unsafe { core::ptr::read_volatile(&raw const passed) };
+        if passed > HEADERS_MAX {
+            return None;
+        }
+        self.at = self.start + passed + LAST;
+        Some(())
+    }
+}
+
+// === impl Whole ===
+
+impl Whole {
+    #[inline(always)]
+    pub fn new(context: &XdpContext) -> Self {
+        Self { start: context.data(), end: context.data_end() }
+    }
+
+    /// Octets of the frame.
+    #[inline(always)]
+    pub fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// Where `N` octets at `at` are.
+    #[inline(always)]
+    fn place<const N: usize>(&self, at: usize) -> Option<*mut [u8; N]> {
+        // The verifier adds bounded numbers only to a packet's address; all that is written lies below this bound.
+        if at > SKIP_MAX {
+            return None;
+        }
+        // Kernel 6.18, `pointer arithmetic on pkt_end prohibited`: LLVM would compute `end - N` once before a loop.
+        // SAFETY: reads a local that is initialised and aligned.
+        let end = unsafe { core::ptr::read_volatile(&raw const self.end) };
+        let place = self.start + at;
+        if place + N > end {
+            return None;
+        }
+        Some(place as *mut [u8; N])
+    }
+}
+
+impl Edit for Whole {
+    #[inline(always)]
+    fn read<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
+        let place = self.place::<N>(at)?;
+        // SAFETY: `place` compared it with `data_end`, and the verifier refuses the program otherwise; an array of
+        // octets has alignment 1.
+        Some(unsafe { *place })
+    }
+
+    #[inline(always)]
+    fn write<const N: usize>(&mut self, at: usize, octets: [u8; N]) -> Option<()> {
+        let place = self.place::<N>(at)?;
+        // SAFETY: as above; the frame is this program's alone while it runs.
+        unsafe { *place = octets };
         Some(())
     }
 }

@@ -5,6 +5,7 @@
 #![no_std]
 #![no_main]
 
+mod answer;
 mod capture;
 mod count;
 mod cursor;
@@ -23,6 +24,12 @@ use aya_ebpf::{
 #[xdp_program]
 pub fn spooky_xdp(context: XdpContext) -> u32 {
     xdp::ingress(&context)
+}
+
+/// What the program above goes on to for a version that nobody speaks: answer it.
+#[xdp_program]
+pub fn spooky_answer(context: XdpContext) -> u32 {
+    answer::version_negotiation(&context)
 }
 
 /// Every datagram to a group of our sockets: choose the socket.

@@ -2,8 +2,9 @@
 //! spooky-common. Must not hold a decision of its own.
 
 use aya_ebpf::{
+    helpers::generated::bpf_ktime_get_ns,
     macros::map,
-    maps::{Array, HashMap, LpmTrie, PerCpuArray, ReusePortSockArray, RingBuf, XskMap},
+    maps::{Array, HashMap, LpmTrie, PerCpuArray, ProgramArray, ReusePortSockArray, RingBuf, XskMap},
 };
 use spooky_common::{
     access::Lists,
@@ -11,9 +12,10 @@ use spooky_common::{
     counter::{Counter, Row},
     frame::Address,
     map::{self, AddressKey, Key, List, Port, Queue, Settings, Slot},
+    pace,
     prefix::{ALLOW_WORDS, DENY_WORDS},
     steer::Keys,
-    verdict::{Listeners, Queues, Tables},
+    verdict::{Buckets, Listeners, Queues, Tables},
 };
 
 use crate::lists::{self, Compiled};
@@ -92,6 +94,10 @@ pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::C
 #[map]
 pub static STEERING: PerCpuArray<Row> = PerCpuArray::with_max_entries(map::STEERING_CAPACITY, 0);
 
+/// XDP writes: bucket -> when its next packet is due.
+#[map]
+pub static BUCKETS: Array<u64> = Array::with_max_entries(pace::BUCKETS, 0);
+
 /// XDP writes, control plane reads: sampled drops.
 #[map]
 pub static SAMPLES: RingBuf = RingBuf::with_byte_size(map::SAMPLES_CAPACITY, 0);
@@ -99,6 +105,10 @@ pub static SAMPLES: RingBuf = RingBuf::with_byte_size(map::SAMPLES_CAPACITY, 0);
 /// XDP writes, control plane reads: captured frames.
 #[map]
 pub static CAPTURES: RingBuf = RingBuf::with_byte_size(map::CAPTURES_CAPACITY, 0);
+
+/// Control plane writes, XDP goes on to: the program that answers.
+#[map]
+pub static PROGRAMS: ProgramArray = ProgramArray::with_max_entries(1, 0);
 
 /// Control plane writes, XDP redirects to: receive queue -> AF_XDP socket.
 #[map]
@@ -187,6 +197,28 @@ impl Queues for Maps {
     #[inline(always)]
     fn is_live(&self, owner: Owner) -> bool {
         OWNERS.get(map::owner_index(owner)).is_some_and(|live| *live != 0)
+    }
+}
+
+impl Buckets for Maps {
+    #[inline(always)]
+    fn now(&self) -> u64 {
+        // SAFETY: the helper takes nothing and returns a number.
+        unsafe { bpf_ktime_get_ns() }
+    }
+
+    #[inline(always)]
+    fn due(&self, bucket: u32) -> u64 {
+        let Some(due) = BUCKETS.get_ptr(bucket) else { return 0 };
+        // SAFETY: the pointer comes from the map and is aligned to 8. Other CPUs write it, eight octets at once.
+        unsafe { due.read_volatile() }
+    }
+
+    #[inline(always)]
+    fn set_due(&self, bucket: u32, due: u64) {
+        let Some(place) = BUCKETS.get_ptr_mut(bucket) else { return };
+        // SAFETY: as above. Of two CPUs that write at once one is lost, which `spooky_common::pace` allows for.
+        unsafe { place.write_volatile(due) };
     }
 }
 

@@ -4,12 +4,15 @@ use aya_ebpf::{
     bindings::xdp_action::{XDP_DROP, XDP_PASS},
     programs::XdpContext,
 };
-use spooky_common::verdict::{self, Tables as _, Verdict};
+use spooky_common::{
+    counter::Counter,
+    verdict::{self, Tables as _, Verdict},
+};
 
 use crate::{
     capture, count,
     cursor::Frame,
-    maps::{Maps, XSKS},
+    maps::{Maps, PROGRAMS, XSKS},
     sample,
 };
 
@@ -23,6 +26,11 @@ pub fn ingress(context: &XdpContext) -> u32 {
     let (action, counter) = match verdict {
         Verdict::Pass(counter) => (XDP_PASS, counter),
         Verdict::Drop(reason, _) => (XDP_DROP, reason.counter()),
+        Verdict::Answer => {
+            // SAFETY: the context is the one the kernel called with. Comes back only if the program is not there.
+            let _missing = unsafe { PROGRAMS.tail_call(context, 0) };
+            (XDP_PASS, Counter::XdpNewFlow)
+        }
         Verdict::Redirect(queue, why) => match XSKS.redirect(queue, 0) {
             Ok(action) => (action, verdict.counter()),
             // A queue without an AF_XDP socket still has the stack behind it.

@@ -32,6 +32,7 @@ fn a_frame_costs_little() {
     setup.keys[0] = Some(key);
     let owner = Owner { worker: 3, generation: 1 };
     setup.live.push(owner);
+    setup.settings.early = 1;
     setup.deny.extend([
         ("198.51.100.0".parse().expect("address"), 24),
         ("2001:db8:bad::".parse().expect("address"), 48),
@@ -49,6 +50,12 @@ fn a_frame_costs_little() {
             150,
         ),
         ("pass, Initial, IPv4", frame("192.0.2.1:50000", "192.0.2.9:443", &initial), XDP_PASS, 150),
+        (
+            "drop, too short",
+            frame("192.0.2.1:50000", "192.0.2.9:443", &initial[..100]),
+            XDP_DROP,
+            60,
+        ),
         ("drop, denied, IPv4", frame("198.51.100.7:50000", "192.0.2.9:443", &ours), XDP_DROP, 60),
         (
             "drop, denied, IPv6",

@@ -61,15 +61,15 @@ pub(crate) fn setup() -> Setup {
     setup
 }
 
-fn v4(payload: &[u8]) -> Frame {
+pub(crate) fn v4(payload: &[u8]) -> Frame {
     frame("192.0.2.1:50000", "192.0.2.9:443", payload)
 }
 
-fn v6(payload: &[u8]) -> Frame {
+pub(crate) fn v6(payload: &[u8]) -> Frame {
     frame("[2001:db8::1]:50000", "[2001:db8::9]:443", payload)
 }
 
-fn from(source: &str) -> Frame {
+pub(crate) fn from(source: &str) -> Frame {
     let destination = if source.starts_with('[') { "[2001:db8::9]:443" } else { "192.0.2.9:443" };
     frame(source, destination, &ours())
 }
@@ -106,7 +106,7 @@ pub(crate) fn all() -> Vec<Fixture> {
     fixtures
 }
 
-type Rows = Vec<(&'static str, Vec<u8>, u32, Counter)>;
+pub(crate) type Rows = Vec<(&'static str, Vec<u8>, u32, Counter)>;
 
 fn link() -> Rows {
     let mut arp = vec![0xff; 12];

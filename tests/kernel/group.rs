@@ -14,8 +14,8 @@ use spooky_common::{
     counter::Counter,
 };
 use spooky_user::controlplane::kernel::{
-    AccessLists, Attach, Desired, Kernel, KernelError, ListenerAddress, Mode, OnFailure, Settings,
-    WorkerSlot,
+    AccessLists, Attach, Desired, Flood, Kernel, KernelError, ListenerAddress, Mode, OnFailure,
+    Settings, WorkerSlot,
 };
 
 use crate::rig;
@@ -69,6 +69,7 @@ pub(crate) fn desired(generation: u8, weights: &[u16], listeners: &[SocketAddr])
         keys,
         access: AccessLists::default(),
         queues: Vec::new(),
+        flood: Flood::default(),
     }
 }
 

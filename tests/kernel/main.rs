@@ -5,7 +5,9 @@
 mod attach;
 mod cost;
 mod differential;
+mod early;
 mod fixtures;
+mod floods;
 mod frames;
 mod group;
 mod lists;

@@ -57,6 +57,7 @@ fn names_every_map_and_program() {
     for name in [
         map::PROGRAM_XDP,
         map::PROGRAM_REUSEPORT,
+        map::PROGRAM_ANSWER,
         map::PORTS,
         map::ADDRESSES,
         map::SOCKETS,
@@ -73,9 +74,11 @@ fn names_every_map_and_program() {
         map::ALLOW_V4_WORDS,
         map::ALLOW_V6_WORDS,
         map::SETTINGS,
+        map::BUCKETS,
         map::COUNTERS,
         map::STEERING,
         map::SAMPLES,
+        map::PROGRAMS,
         map::XSKS,
     ] {
         // A string table may share ends: SETTINGS can be the end of another name.

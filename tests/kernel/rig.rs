@@ -1,6 +1,8 @@
 //! The object loaded bare, its maps filled from one description that the host model reads as well.
 
 use std::{
+    cell::RefCell,
+    collections::BTreeMap,
     io::ErrorKind,
     net::{IpAddr, SocketAddr},
     os::fd::{AsRawFd as _, BorrowedFd},
@@ -9,7 +11,9 @@ use std::{
 
 use aya::{
     Ebpf, EbpfError,
-    maps::{Array, HashMap, LpmTrie, MapError, PerCpuArray, RingBuf, XskMap, lpm_trie},
+    maps::{
+        Array, HashMap, LpmTrie, MapError, PerCpuArray, ProgramArray, RingBuf, XskMap, lpm_trie,
+    },
     programs::{ProgramError, SkReuseport, TestRun as _, TestRunOptions, Xdp},
 };
 use spooky_common::{
@@ -21,7 +25,7 @@ use spooky_common::{
     prefix::{ALLOW_WORDS, Compiled, DENY_WORDS},
     sample::Sample,
     steer::Keys,
-    verdict::{Listeners, Queues, Tables},
+    verdict::{Buckets, Listeners, Queues, Tables},
 };
 
 /// The committed object.
@@ -33,6 +37,7 @@ pub(crate) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(
 /// Kernel's verdict numbers (`enum xdp_action`).
 pub(crate) const XDP_DROP: u32 = 1;
 pub(crate) const XDP_PASS: u32 = 2;
+pub(crate) const XDP_TX: u32 = 3;
 pub(crate) const XDP_REDIRECT: u32 = 4;
 
 /// The receive queue that the kernel gives a test run.
@@ -54,6 +59,8 @@ pub(crate) struct Setup {
     pub(crate) socket: bool,
     /// Look lists up in their tries and not in their words.
     pub(crate) in_tries: bool,
+    /// When the next packet of each bucket is due, on the host.
+    pub(crate) due: RefCell<BTreeMap<u32, u64>>,
 }
 
 /// The loaded programs and their maps.
@@ -71,6 +78,7 @@ pub(crate) fn load(test: &str) -> Option<Rig> {
         Ok(ebpf) => {
             let mut rig = Rig { ebpf };
             rig.xdp().load().expect("the verifier accepts the XDP program");
+            rig.load_answer();
             rig.reuseport().load().expect("the verifier accepts the reuseport program");
             Some(rig)
         }
@@ -107,6 +115,17 @@ fn unprivileged(error: &EbpfError) -> bool {
 impl Rig {
     pub(crate) fn xdp(&mut self) -> &mut Xdp {
         self.ebpf.program_mut(map::PROGRAM_XDP).expect("in the object").try_into().expect("XDP")
+    }
+
+    /// Loads the program that answers and puts it where the other one goes on to.
+    fn load_answer(&mut self) {
+        let program = self.ebpf.program_mut(map::PROGRAM_ANSWER).expect("in the object");
+        let program: &mut Xdp = program.try_into().expect("XDP");
+        program.load().expect("the verifier accepts the program that answers");
+        let fd = program.fd().expect("loaded").try_clone().expect("a descriptor");
+        let programs = self.ebpf.map_mut(map::PROGRAMS).expect("in the object");
+        let mut programs: ProgramArray<_> = programs.try_into().expect("a program array");
+        programs.set(0, &fd, 0).expect("set");
     }
 
     pub(crate) fn reuseport(&mut self) -> &mut SkReuseport {
@@ -225,6 +244,27 @@ impl Rig {
     /// One run over one frame of at least 14 octets (the kernel takes no shorter one).
     pub(crate) fn run(&mut self, frame: &[u8]) -> u32 {
         self.repeat(frame, 1).0
+    }
+
+    /// The verdict, and the frame as the program leaves it.
+    pub(crate) fn run_for_frame(&mut self, frame: &[u8]) -> (u32, Vec<u8>) {
+        let mut out = vec![0; frame.len().max(64)];
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut out),
+            ..TestRunOptions::new()
+        };
+        let result = self.xdp().test_run(options).expect("test run");
+        out.truncate(result.data_size_out as usize);
+        (result.return_value, out)
+    }
+
+    /// Forgets what every bucket holds, here and on the host.
+    pub(crate) fn forget_pace(&mut self, setup: &Setup) {
+        let mut buckets = self.array::<u64>(map::BUCKETS);
+        for (bucket, _) in std::mem::take(&mut *setup.due.borrow_mut()) {
+            buckets.set(bucket, 0, 0).expect("set");
+        }
     }
 
     /// The verdict, and the kernel's mean time a run.
@@ -349,6 +389,21 @@ impl Queues for Setup {
 
     fn is_live(&self, owner: Owner) -> bool {
         self.live.contains(&owner)
+    }
+}
+
+impl Buckets for Setup {
+    /// Time stands still on the host: a test sets a pace that the kernel's clock does not reach either.
+    fn now(&self) -> u64 {
+        0
+    }
+
+    fn due(&self, bucket: u32) -> u64 {
+        self.due.borrow().get(&bucket).copied().unwrap_or(0)
+    }
+
+    fn set_due(&self, bucket: u32, due: u64) {
+        self.due.borrow_mut().insert(bucket, due);
     }
 }
 

@@ -1,11 +1,11 @@
 //! Each fixture through the kernel: verdict, counter delta, the host's opinion; then cut at every octet.
 
-use spooky_common::{counter::Counter, verdict};
+use spooky_common::{answer, counter::Counter, frame::udp, verdict};
 
 use crate::{
     fixtures::{self, Fixture},
     frames::frame,
-    rig::{self, Rig, Setup, XDP_DROP, XDP_PASS, XDP_REDIRECT, moved},
+    rig::{self, Rig, Setup, XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX, moved},
 };
 
 /// The kernel's `bpf_prog_test_run_xdp` takes no frame shorter than an Ethernet header.
@@ -135,6 +135,12 @@ fn a_full_ring_loses_samples_not_verdicts() {
     assert!(lost > 0 && kept > 4000, "{kept} kept, {lost} lost");
 }
 
+/// Whether the program can make the answer itself.
+fn answers(octets: &[u8]) -> bool {
+    let tuple = udp(&mut &*octets).expect("read before");
+    answer::can_answer(&octets.to_vec().as_mut_slice(), &tuple)
+}
+
 /// The same decision, by the same code, on the host.
 pub(crate) fn on_host(setup: &Setup, octets: &[u8]) -> (u32, Counter) {
     let mut cursor = octets;
@@ -142,6 +148,8 @@ pub(crate) fn on_host(setup: &Setup, octets: &[u8]) -> (u32, Counter) {
     match verdict {
         verdict::Verdict::Pass(counter) => (XDP_PASS, counter),
         verdict::Verdict::Drop(reason, _) => (XDP_DROP, reason.counter()),
+        verdict::Verdict::Answer if answers(octets) => (XDP_TX, verdict.counter()),
+        verdict::Verdict::Answer => (XDP_PASS, Counter::XdpNewFlow),
         verdict::Verdict::Redirect(..) if setup.socket => (XDP_REDIRECT, verdict.counter()),
         verdict::Verdict::Redirect(_, why) => (XDP_PASS, why.passed()),
     }

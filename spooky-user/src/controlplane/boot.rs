@@ -134,6 +134,7 @@ pub fn boot(config: Config) -> Result<Running, BootError> {
     let mut orders = listeners.take(plan, Instant::now());
     supervisor.set_listeners(&listeners);
     supervisor.set_placement(&config.workers.weights, config.workers.follows_load);
+    supervisor.set_flood(&config.ebpf.flood);
     let mut first = config::compile(&config, listeners.names(), None, &registry);
     let mut lists = lists(&config, &mut supervisor, &registry, &first.access);
     first.access = lists.take_access().unwrap_or_default();

@@ -290,6 +290,7 @@ impl Control {
         running.supervisor.set_listeners(&running.listeners);
         running.supervisor.set_placement(&config.workers.weights, config.workers.follows_load);
         running.abuse.configure(config.abuse.clone(), &config.access.allow);
+        running.supervisor.set_flood(&config.ebpf.flood);
         running.memory.set(config.overload);
         running.config = config;
         let snapshot = running.makings.snapshot.load();

@@ -14,12 +14,14 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use ipnet::IpNet;
 use spooky_common::cid::Owner;
+use spooky_common::pace::Pace;
 use spooky_common::sample::Sample;
 use tokio::task::JoinHandle;
 
+use super::config;
 use super::figures::{Figures, WorkerState};
 use super::kernel::{
-    AccessLists, Compiling, Desired, Edit, Kernel, KernelError, ListenerAddress, Running,
+    AccessLists, Compiling, Desired, Edit, Flood, Kernel, KernelError, ListenerAddress, Running,
     WorkerSlot,
 };
 use super::listeners::{Listeners, Opening};
@@ -90,6 +92,7 @@ impl Supervisor {
             keys: [None; 7],
             access: AccessLists::default(),
             queues: Vec::new(),
+            flood: Flood::default(),
         };
         Self {
             kernel,
@@ -206,6 +209,16 @@ impl Supervisor {
     #[must_use]
     pub fn placement(&self) -> &Placement {
         &self.placement
+    }
+
+    /// What XDP ends besides; in the maps with the next beat.
+    pub fn set_flood(&mut self, flood: &config::Flood) {
+        self.desired.flood = Flood {
+            early: flood.refuse_early,
+            new_flows: Pace::new(flood.new_connections.rate, flood.new_connections.burst),
+            versions: Pace::new(flood.version_negotiation, flood.version_negotiation),
+        };
+        self.applied = None;
     }
 
     /// Whole lists; in the maps with the next beat.

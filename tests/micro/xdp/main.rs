@@ -135,6 +135,7 @@ fn setup(key: &LocalKey, deny: Vec<(IpAddr, u8)>) -> Setup {
     let mut setup = Setup { listeners: listeners.map(Into::into).into(), deny, ..Setup::default() };
     setup.keys[0] = Some(*key);
     setup.live.push(OWNER);
+    setup.settings.early = 1;
     setup
 }
 

@@ -157,6 +157,8 @@ pub struct Ebpf {
     pub on_failure: OnFailure,
     /// Every so manieth drop is sampled, for each CPU, receive queue and reason; 0 for none.
     pub sample_drops: u32,
+    /// What XDP ends besides.
+    pub flood: Flood,
     /// The way past the stack; `None` is none, and in any mode but xdp.
     pub af_xdp: Option<AfXdp>,
 }
@@ -170,6 +172,26 @@ pub struct AfXdp {
     pub frames: u32,
     /// Microseconds; `None` is no busy polling.
     pub busy_poll: Option<u32>,
+}
+
+/// What XDP drops or answers without a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flood {
+    /// Drop what every worker would refuse.
+    pub refuse_early: bool,
+    /// Packets that open connections, for each prefix.
+    pub new_connections: PacketRate,
+    /// Version Negotiation packets a second; 0: the workers'.
+    pub version_negotiation: u32,
+}
+
+/// Packets in a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PacketRate {
+    /// A second; 0 for no limit.
+    pub rate: u32,
+    /// At once.
+    pub burst: u32,
 }
 
 /// Who may connect: allowed networks, then not the denied ones, then by default.

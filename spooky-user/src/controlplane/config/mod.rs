@@ -26,8 +26,8 @@ pub mod units;
 pub use check::{fits, list_file, network, source, union};
 pub use checked::{
     Access, AccessLog, AccessSource, Admin, AfXdp, CidKey, CidSettings, Config, Ebpf,
-    EndpointConfig, Listener, Log, LogDestination, Overload, Privileges, RouteConfig, Shutdown,
-    UpstreamConfig, Workers,
+    EndpointConfig, Flood, Listener, Log, LogDestination, Overload, Privileges, RouteConfig,
+    Shutdown, UpstreamConfig, Workers,
 };
 pub use compile::compile;
 pub use difference::restart_only_changes;

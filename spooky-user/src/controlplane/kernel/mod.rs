@@ -29,6 +29,7 @@ use ipnet::IpNet;
 use spooky_common::{
     cid::{LocalKey, Owner},
     counter::Counter,
+    pace::Pace,
     sample::Sample,
 };
 
@@ -114,6 +115,19 @@ pub struct Desired {
     /// Receive queues whose packets go to AF_XDP sockets. One takes effect once its socket is there, see
     /// [`Kernel::set_queue_socket`].
     pub queues: Vec<QueueShare>,
+    /// What is ended in the kernel besides.
+    pub flood: Flood,
+}
+
+/// What XDP drops or answers without a list.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Flood {
+    /// Drop what its header alone proves to be refused by every worker.
+    pub early: bool,
+    /// Packets that open connections, for each IPv4 /24 and IPv6 /48.
+    pub new_flows: Pace,
+    /// Version Negotiation packets, all together; without a limit workers send them.
+    pub versions: Pace,
 }
 
 /// A receive queue with an AF_XDP socket.
@@ -328,8 +342,7 @@ impl Kernel {
         let plan = if relist { Some(lists::plan(loaded, access)?) } else { lists::repair(loaded)? };
         applied.settings += steering::settings(loaded, None, lists::lookups(loaded))?;
         let prefixes = plan.map_or(Ok(0), |plan| plan.write(loaded));
-        applied.settings +=
-            steering::settings(loaded, Some(access.default_deny), lists::lookups(loaded))?;
+        applied.settings += steering::settings(loaded, Some(desired), lists::lookups(loaded))?;
         applied.listeners = steering::listeners(loaded, &self.groups, &desired.listeners)?;
         applied.prefixes = prefixes?;
         Ok(applied)

@@ -217,16 +217,21 @@ pub(super) fn owners(loaded: &mut Loaded, groups: &Groups) -> Result<usize, Kern
     Ok(changed)
 }
 
-/// The settings but for what was chosen at load; `default_deny` as it is for `None`.
+/// The settings but for what was chosen at load; for `None` as they are, but for where lists are looked up.
 pub(super) fn settings(
     loaded: &mut Loaded,
-    default_deny: Option<bool>,
+    desired: Option<&Desired>,
     lists: [u8; 4],
 ) -> Result<usize, KernelError> {
     let held =
         loaded.settings.get(&0, 0).map_err(|error| KernelError::map(map::SETTINGS, error))?;
-    let settings =
-        Settings { default_deny: default_deny.map_or(held.default_deny, u32::from), lists, ..held };
+    let mut settings = Settings { lists, ..held };
+    if let Some(desired) = desired {
+        settings.default_deny = u32::from(desired.access.default_deny);
+        settings.early = u32::from(desired.flood.early);
+        settings.new_flows = desired.flood.new_flows;
+        settings.versions = desired.flood.versions;
+    }
     differ(&mut loaded.settings, map::SETTINGS, 0, settings)
 }
 

@@ -111,7 +111,8 @@ fn packet(f: &mut fmt::Formatter<'_>, octets: &[u8]) -> fmt::Result {
     match frame::udp(&mut cursor) {
         Err(opaque) => write!(f, "{opaque:?}"),
         Ok(tuple) => {
-            let Tuple { source, destination, source_port, destination_port, payload_len } = tuple;
+            let Tuple { source, destination, source_port, destination_port, payload_len, .. } =
+                tuple;
             let source = SocketAddr::new(ip(&source), source_port);
             let destination = SocketAddr::new(ip(&destination), destination_port);
             write!(f, "{source} > {destination}  ")?;

@@ -179,6 +179,7 @@ fn state_of(seen: &Observed, own: LocalKey) -> State {
             .collect(),
         placement: Secret::of(seen.settings.placement),
         default_deny: seen.settings.default_deny != 0,
+        early: seen.settings.early != 0,
         denied: seen.denied.clone(),
         allowed: seen.allowed.clone(),
         queues: seen

@@ -11,7 +11,7 @@ use spooky_common::frame::{self, Address};
 use spooky_common::invariant;
 use spooky_common::map::{AddressKey, Port, Queue, Settings};
 use spooky_common::steer::{self, Keys};
-use spooky_common::verdict::{self, Listeners, Queues, Tables, Verdict};
+use spooky_common::verdict::{self, Buckets, Listeners, Queues, Tables, Verdict};
 
 use super::hex;
 
@@ -29,6 +29,9 @@ pub struct State {
     pub placement: Secret,
     /// Whether a source on no list is refused.
     pub default_deny: bool,
+    /// Whether what a header alone proves is refused.
+    #[serde(default)]
+    pub early: bool,
     /// Of the sources of the frames, those on the deny list.
     pub denied: Vec<IpAddr>,
     /// Of the sources of the frames, those on the allow list.
@@ -144,6 +147,7 @@ impl State {
         Settings {
             placement: self.placement.key(),
             default_deny: u32::from(self.default_deny),
+            early: u32::from(self.early),
             ..Settings::default()
         }
     }
@@ -224,6 +228,19 @@ impl Queues for View<'_> {
             |it: &OwnerEntry| (it.worker, it.generation) == (owner.worker, owner.generation);
         self.state.owners.iter().any(is_it)
     }
+}
+
+/// What buckets held is not in a trace: no pace is kept.
+impl Buckets for View<'_> {
+    fn now(&self) -> u64 {
+        0
+    }
+
+    fn due(&self, _: u32) -> u64 {
+        0
+    }
+
+    fn set_due(&self, _: u32, _: u64) {}
 }
 
 impl Tables for View<'_> {

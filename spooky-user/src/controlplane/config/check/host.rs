@@ -5,7 +5,8 @@ use std::thread;
 
 use super::Checker;
 use crate::controlplane::config::checked::{
-    AccessLog, Admin, AfXdp, Ebpf, Log, LogDestination, Overload, Privileges, Shutdown, Workers,
+    AccessLog, Admin, AfXdp, Ebpf, Flood, Log, LogDestination, Overload, PacketRate, Privileges,
+    Shutdown, Workers,
 };
 use crate::controlplane::config::schema::{self, AfXdpMode, EbpfMode, PlacementBy, WorkerCount};
 use crate::sys::xsk::Transfer;
@@ -172,6 +173,30 @@ pub(super) fn ebpf(checker: &mut Checker<'_>, ebpf: &schema::Ebpf) -> Ebpf {
         on_failure: ebpf.on_failure,
         sample_drops: ebpf.sample_drops,
         af_xdp: af_xdp(checker, ebpf),
+        flood: flood(checker, &ebpf.flood, ebpf.mode),
+    }
+}
+
+/// What only XDP does is an error without it.
+fn flood(checker: &mut Checker<'_>, flood: &schema::Flood, mode: EbpfMode) -> Flood {
+    let settings = [
+        ("refuse_early", !flood.refuse_early),
+        ("new_connections.rate", flood.new_connections.rate > 0),
+        ("version_negotiation", flood.version_negotiation > 0),
+    ];
+    for (key, set) in settings {
+        if set && mode != EbpfMode::Xdp && !checker.is_faulty("ebpf.mode") {
+            let message = "is for XDP alone; write ebpf.mode xdp, or leave this out".to_owned();
+            checker.problem(&format!("ebpf.flood.{key}"), message);
+        }
+    }
+    Flood {
+        refuse_early: flood.refuse_early,
+        new_connections: PacketRate {
+            rate: flood.new_connections.rate,
+            burst: flood.new_connections.burst,
+        },
+        version_negotiation: flood.version_negotiation,
     }
 }
 

@@ -144,6 +144,8 @@ section! {
         sample_drops: u32 = "1000", "0" ..= "1000000", restart;
         /// A way past the network stack for what belongs to the worker of its receive queue.
         af_xdp: AfXdp = "{}";
+        /// What mode `xdp` ends before the network stack besides what `access` refuses.
+        flood: Flood = "{}";
     }
 }
 
@@ -178,6 +180,31 @@ choice! {
         Copy = "copy",
         /// Without a copy.
         ZeroCopy = "zero_copy",
+    }
+}
+
+section! {
+    /// Floods that end in XDP. Each reason has its own count in `spooky_xdp_frames_total`.
+    pub struct Flood {
+        /// Drop in XDP what workers would refuse whatever connections they have: malformed long headers, Initials in less than
+        /// 1,200 octets, packets that open connections from ports of services. `false` leaves that to the workers.
+        refuse_early: bool = "true", live;
+        /// Packets that open connections, counted for each IPv4 /24 and IPv6 /48.
+        new_connections: NewConnections = "{}";
+        /// Version Negotiation packets a second that XDP sends itself, in all; packets of other versions beyond it are dropped. 0
+        /// leaves them to the workers. The interface's driver must be able to send from XDP, and must leave VLAN tags in frames.
+        version_negotiation: u32 = "0", "0" ..= "1000000", live;
+    }
+}
+
+section! {
+    /// How many packets of one IPv4 /24 or IPv6 /48 may open connections. A client sends one to three for a connection, and more
+    /// if it asks for something at once (0-RTT). Behind one prefix may be a whole company or a mobile network.
+    pub struct NewConnections {
+        /// Packets a second, on average; 0 for no limit.
+        rate: u32 = "0", "0" ..= "1000000", live;
+        /// Packets at once.
+        burst: u32 = "1000", "1" ..= "1000000", live;
     }
 }
 

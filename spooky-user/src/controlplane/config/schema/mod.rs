@@ -12,7 +12,7 @@ mod upstream;
 pub use abuse::{Abuse, AbuseMode, AbuseWeights};
 pub use host::{
     Access, AccessDefault, AccessLog, AccessLogFormat, Admin, AfXdp, AfXdpMode, Attach, Ebpf,
-    EbpfMode, Level, Log, LogFormat, OnFailure, Overload, PlacementBy, Privileges, Sandbox,
+    EbpfMode, Flood, Level, Log, LogFormat, OnFailure, Overload, PlacementBy, Privileges, Sandbox,
     Shutdown, SocketAccess, User, WorkerCount, Workers,
 };
 pub use listener::{

@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 
+use spooky_common::early;
 use spooky_common::invariant::{Form, Header, Kind};
 
 use super::{Arrival, Disposition, Endpoint};
@@ -17,16 +18,6 @@ use crate::telemetry::reason::{DropReason, RefusedReason};
 
 /// A client's first destination connection ID must be at least this long (RFC 9000 §7.2).
 const ORIGINAL_DCID_LEN_MIN: u8 = 8;
-
-/// Ports of services that answer whoever asks: SSDP, mDNS, memcached, games. A datagram from there is a reflected one, and its
-/// answer would go round (RFC 9308 §8.1).
-const REFLECTORS: [u16; 5] = [1900, 5353, 11_211, 20_800, 27_015];
-/// Below are the ports of services, which no client takes.
-const CLIENT_PORT_MIN: u16 = 1024;
-
-fn is_service(port: u16) -> bool {
-    port < CLIENT_PORT_MIN || REFLECTORS.contains(&port)
-}
 
 impl<S> Endpoint<S> {
     /// An ID that is not ours: perhaps a new connection.
@@ -45,7 +36,7 @@ impl<S> Endpoint<S> {
             }
             Form::Long { kind, .. } => kind,
         };
-        if is_service(datagram.path.peer.port()) {
+        if early::is_service(datagram.path.peer.port()) {
             return self.drop(DropReason::SourcePort);
         }
         match kind {

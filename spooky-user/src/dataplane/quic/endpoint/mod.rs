@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use spooky_common::cid::Owner;
+use spooky_common::early;
 use spooky_common::invariant::{self, Form, Header, Kind, Malformed, VERSION_1};
 
 pub use self::listener::{Clock, Listener};
@@ -149,12 +150,18 @@ impl<S> Endpoint<S> {
         //= https://www.rfc-editor.org/rfc/rfc9000#section-10.3
         //# Endpoints MUST discard packets that are too small to be valid QUIC
         //# packets.
-        let header = match invariant::parse(datagram.bytes) {
+        let (mut rest, size) = (&*datagram.bytes, datagram.bytes.len());
+        let header = match invariant::read(&mut rest, size) {
             Ok(header) => header,
             Err(Malformed::Empty) => return self.drop(DropReason::Empty),
-            Err(Malformed::Truncated) => return self.drop(DropReason::Malformed),
+            Err(Malformed::Truncated | Malformed::Cut) => return self.drop(DropReason::Malformed),
         };
-        if let Some(key) = self.find(&header) {
+        let port = datagram.path.peer.port();
+        // What XDP drops without knowing any connection must be refused here for every connection.
+        if let Some(reason) = early::refuse(&header, &mut rest, size, port) {
+            return self.drop(refused_early(reason));
+        }
+        if let Some(key) = self.find(&header, port) {
             if !arrival.forwarded && header.dcid_len == 20 {
                 self.metrics.steer_right.inc();
             }
@@ -174,14 +181,17 @@ impl<S> Endpoint<S> {
         Disposition::Dropped
     }
 
-    fn find(&self, header: &Header) -> Option<ConnectionKey> {
+    /// The connection of this ID. By the ID that its client chose it is not found from a port that no client has.
+    fn find(&self, header: &Header, port: u16) -> Option<ConnectionKey> {
         if header.dcid_len == 20
             && let Some(key) = self.issued.get(&header.dcid)
         {
             return Some(*key);
         }
         match header.form {
-            Form::Long { version: VERSION_1, kind: Kind::Initial | Kind::ZeroRtt } => {
+            Form::Long { version: VERSION_1, kind: Kind::Initial | Kind::ZeroRtt }
+                if !early::is_service(port) =>
+            {
                 self.originals.get(&(header.dcid_len, header.dcid)).copied()
             }
             Form::Short | Form::Long { .. } => None,
@@ -319,6 +329,16 @@ impl<S> Endpoint<S> {
             }
             None => Disposition::Dropped,
         }
+    }
+}
+
+/// How a refusal by the header alone is counted.
+fn refused_early(reason: early::Reason) -> DropReason {
+    match reason {
+        early::Reason::Malformed => DropReason::Malformed,
+        early::Reason::TooShort => DropReason::TooShort,
+        early::Reason::SourcePort => DropReason::SourcePort,
+        early::Reason::NotInitial => DropReason::NotInitial,
     }
 }
 

@@ -1,5 +1,6 @@
 //! The endpoint against a real quiche client, in memory: no socket, no clock but the one the tests hold.
 
+mod early;
 mod paths;
 mod patience;
 
