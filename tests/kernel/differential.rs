@@ -175,6 +175,9 @@ fn built(random: &mut fastrand::Rng) -> Frame {
 fn payload(random: &mut fastrand::Rng) -> Vec<u8> {
     let mut dcid = [0; cid::CID_LEN];
     dcid.fill_with(|| random.u8(..));
+    if random.u8(..12) == 0 {
+        return long(0xc0, random.u32(2..), &dcid[..random.usize(..=20)]);
+    }
     if random.bool() {
         let config_id = random.u8(..8);
         dcid[0] = cid::first_octet(config_id);
