@@ -47,7 +47,7 @@ fn h02_kernel_and_host_agree() {
         let pace = |on: bool| Pace { step_ns: u64::from(on) << 50, slack_ns: 5 << 49 };
         setup.settings.new_flows = pace(batch % 3 == 1);
         setup.settings.versions = pace(batch % 2 == 0);
-        setup.settings.versions.slack_ns *= 2;
+        setup.settings.versions.slack_ns *= 3;
         setup.queue = match batch % 3 {
             0 => Queue::NOBODYS,
             _ => Queue::live(OWNER, random.u16(..=256)),
@@ -162,7 +162,7 @@ fn built(random: &mut fastrand::Rng) -> Frame {
             1 => vec![QINQ, VLAN],
             _ => Vec::new(),
         };
-        built.options = vec![1; random.usize(..11) * 4];
+        built.options = vec![1; random.usize(..21).saturating_sub(10) * 4];
         built.fragment = if random.u8(..8) == 0 { random.u16(..) } else { 0x4000 };
         built.protocol = if random.u8(..8) == 0 { random.u8(..) } else { 17 };
         built.padding = random.usize(..8);
@@ -175,7 +175,7 @@ fn built(random: &mut fastrand::Rng) -> Frame {
 fn payload(random: &mut fastrand::Rng) -> Vec<u8> {
     let mut dcid = [0; cid::CID_LEN];
     dcid.fill_with(|| random.u8(..));
-    if random.u8(..12) == 0 {
+    if random.u8(..8) == 0 {
         return long(0xc0, random.u32(2..), &dcid[..random.usize(..=20)]);
     }
     if random.bool() {

@@ -108,22 +108,20 @@ fn h01_a_prefix_has_its_pace() {
 fn h01_a_pace_follows_the_clock() {
     let Some(mut rig) = rig::load("pace in time") else { return };
     let mut setup = early();
-    setup.settings.new_flows = Pace::new(2000, 10);
+    // A burst of a second's, so that a machine that is busy elsewhere for a while loses nothing.
+    setup.settings.new_flows = Pace::new(2000, 2000);
     rig.apply(&setup);
     let initial = from("192.0.2.1:5000", &long(0xc0, 1, &[7; 8]));
     let begun = std::time::Instant::now();
     let (mut sent, mut passed) = (0_u64, 0_u64);
-    while begun.elapsed() < std::time::Duration::from_millis(300) {
+    while begun.elapsed() < std::time::Duration::from_millis(300) || sent < 10_000 {
         passed += u64::from(rig.run(&initial) == XDP_PASS);
         sent += 1;
     }
-    let due = begun.elapsed().as_secs_f64() * 2000.0 + 10.0;
+    let due = begun.elapsed().as_secs_f64() * 2000.0 + 2000.0;
     println!("{passed} of {sent} passed, {due:.0} due");
-    assert!(sent as f64 > due * 2.0, "too slow a machine to tell: {sent}");
-    assert!(
-        (passed as f64) <= due + 1.0 && passed as f64 >= due * 0.5,
-        "{passed} of {sent}, {due} due"
-    );
+    assert!(passed > 2010 && passed as f64 <= due + 1.0, "{passed} of {sent}, {due} due");
+    assert!(rig.counter(XdpPace) == sent - passed);
 }
 
 /// A packet of another version with these connection IDs.
