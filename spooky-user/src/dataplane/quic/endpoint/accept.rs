@@ -19,6 +19,16 @@ use crate::telemetry::reason::{DropReason, RefusedReason};
 /// A client's first destination connection ID must be at least this long (RFC 9000 §7.2).
 const ORIGINAL_DCID_LEN_MIN: u8 = 8;
 
+/// How a refusal by the header alone is counted.
+pub(super) fn refused_early(reason: early::Reason) -> DropReason {
+    match reason {
+        early::Reason::Malformed => DropReason::Malformed,
+        early::Reason::TooShort => DropReason::TooShort,
+        early::Reason::SourcePort => DropReason::SourcePort,
+        early::Reason::NotInitial => DropReason::NotInitial,
+    }
+}
+
 impl<S> Endpoint<S> {
     /// An ID that is not ours: perhaps a new connection.
     pub(super) fn unknown(

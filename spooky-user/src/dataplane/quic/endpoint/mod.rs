@@ -159,7 +159,7 @@ impl<S> Endpoint<S> {
         let port = datagram.path.peer.port();
         // What XDP drops without knowing any connection must be refused here for every connection.
         if let Some(reason) = early::refuse(&header, &mut rest, size, port) {
-            return self.drop(refused_early(reason));
+            return self.drop(accept::refused_early(reason));
         }
         if let Some(key) = self.find(&header, port) {
             if !arrival.forwarded && header.dcid_len == 20 {
@@ -329,16 +329,6 @@ impl<S> Endpoint<S> {
             }
             None => Disposition::Dropped,
         }
-    }
-}
-
-/// How a refusal by the header alone is counted.
-fn refused_early(reason: early::Reason) -> DropReason {
-    match reason {
-        early::Reason::Malformed => DropReason::Malformed,
-        early::Reason::TooShort => DropReason::TooShort,
-        early::Reason::SourcePort => DropReason::SourcePort,
-        early::Reason::NotInitial => DropReason::NotInitial,
     }
 }
 
