@@ -4,12 +4,13 @@ use std::fs;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use spooky_tests::clients::Target;
 use spooky_tests::control::Control;
 use spooky_tests::netns;
 use spooky_tests::scene::{SOON, Scene, Turn, assert_ok};
 use spooky_tests::wait;
 
-use crate::steering::stage;
+use crate::steering::{Stage, stage};
 
 fn scene(control: &Control, access: Value) -> Scene {
     Scene::with(Turn::shared(), 1, |config, backends| {
@@ -18,7 +19,11 @@ fn scene(control: &Control, access: Value) -> Scene {
 }
 
 fn connects(scene: &Scene) -> bool {
-    scene.target.run("connect", json!({ "timeout": 1.0 }), SOON)["connected"] == true
+    connects_to(&scene.target)
+}
+
+fn connects_to(target: &Target) -> bool {
+    target.run("connect", json!({ "timeout": 1.0 }), SOON)["connected"] == true
 }
 
 /// The entries that `list` shows, without what differs from run to run.
@@ -248,9 +253,6 @@ fn h06_long_lists_and_one_network_more() {
     };
     let metrics = || stage.spooky.metrics();
     assert_eq!(metrics().sum("spooky_access_entries", &[("origin", "file")]), f64::from(size * 2));
-    let connects = |target: &spooky_tests::clients::Target| {
-        target.run("connect", json!({ "timeout": 1.0 }), SOON)["connected"] == true
-    };
     let client = netns::client_v4(0).to_string();
     let traffic =
         stage.v6.start("paced", json!({ "path": "/", "rate": 50, "seconds": 5, "connections": 2 }));
@@ -267,7 +269,7 @@ fn h06_long_lists_and_one_network_more() {
     assert_eq!(denied(&metrics()), 0.0, "nobody else is hit");
     let answer = control.json(&["block", &client, "--ttl", "1h"]);
     assert_eq!(answer["kernel"], "listed", "{answer:#}");
-    assert!(!connects(&stage.v4) && connects(&stage.v6));
+    assert!(!connects_to(&stage.v4) && connects_to(&stage.v6));
     assert!(denied(&metrics()) > 0.0, "by XDP");
     control.json(&["unblock", &client]);
     let traffic = traffic.result(SOON);
@@ -290,24 +292,29 @@ fn h06_long_lists_and_one_network_more() {
     );
     assert!(within >= count * 0.9, "{within} of {count}");
 
-    // The kernel's list is filled up by the file, and one more comes.
     let full: String = many + &(size..131_072).map(v4).collect::<String>();
     fs::write(control.file("new"), full).expect("written");
     fs::rename(control.file("new"), &file).expect("renamed");
     wait::until_true("the file is taken", SOON, || {
         metrics().sum("spooky_access_entries", &[("origin", "file")]) == f64::from(size + 131_072)
     });
+    a_full_map_is_told(&control, &stage, &client);
+}
+
+/// The file has filled the kernel's list, and one more comes.
+fn a_full_map_is_told(control: &Control, stage: &Stage, client: &str) {
+    let metrics = || stage.spooky.metrics();
     let answer = wait::until("the kernel is full", SOON, || {
-        let answer = control.json(&["block", &client]);
+        let answer = control.json(&["block", client]);
         (answer["kernel"] == "full").then_some(answer)
     });
     assert_eq!(answer["enforced"], true, "{answer:#}");
-    assert!(control.ctl(&["block", &client]).stdout.contains("in spooky alone"));
-    assert!(!connects(&stage.v4), "spooky enforces it");
+    assert!(control.ctl(&["block", client]).stdout.contains("in spooky alone"));
+    assert!(!connects_to(&stage.v4), "spooky enforces it");
     assert_eq!(metrics().sum("spooky_access_kernel_missing", &[]), 1.0);
     assert!(metrics().sum("spooky_access_refused_total", &[("reason", "kernel_full")]) >= 1.0);
     assert!(stage.spooky.log().contains("is full"), "an error, too");
-    control.json(&["unblock", &client]);
-    assert!(connects(&stage.v4));
+    control.json(&["unblock", client]);
+    assert!(connects_to(&stage.v4));
     assert_eq!(metrics().sum("spooky_access_kernel_missing", &[]), 0.0);
 }

@@ -136,8 +136,7 @@ pub fn boot(config: Config) -> Result<Running, BootError> {
     supervisor.set_placement(&config.workers.weights, config.workers.follows_load);
     supervisor.set_flood(&config.ebpf.flood);
     let mut first = config::compile(&config, listeners.names(), None, &registry);
-    let mut lists = lists(&config, &mut supervisor, &registry, &first.access);
-    first.access = lists.take_access().unwrap_or_default();
+    let lists = lists(&config, &mut supervisor, &registry, &mut first.access);
     supervisor.attach(Instant::now()).map_err(BootError::Kernel)?;
     open_queues(&mut supervisor, &config, &mut orders)?;
     // From here on nothing needs privilege, and the threads to come have none from their first moment.
@@ -190,9 +189,10 @@ fn lists(
     config: &Config,
     supervisor: &mut Supervisor,
     registry: &Registry,
-    compiled: &AccessList,
+    access: &mut AccessList,
 ) -> Lists {
-    let lists = Lists::new(&config.access, compiled, Instant::now());
+    let mut lists = Lists::new(&config.access, access, Instant::now());
+    *access = lists.take_access().unwrap_or_default();
     registry.add_source(lists.figures());
     supervisor.set_access(lists.union());
     lists
