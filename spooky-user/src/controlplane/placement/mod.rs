@@ -2,8 +2,8 @@
 //! connections than its share. Pure: looks and a time go in, slots of the placement table come out. Imports nothing of the crate.
 //!
 //! ```text
-//!  configured weight ─┬─ x punctuality: 1 up to 40 ms behind the most punctual worker, then (40 ms / behind)³
-//!                     ├─ x balance:     1 at a fair number of connections, less above, more below
+//!  configured weight ─┬─ x punctuality: 1 up to 40 ms behind the most punctual worker, then (40 ms / behind)⁴
+//!                     ├─ x balance:     among the punctual, 1 at a fair number of connections, less above, more below
 //!                     └─> largest remainder over 256 slots ─> a few slots a beat ─> the table
 //! ```
 //!
@@ -142,9 +142,24 @@ impl Placement {
         }
     }
 
+    /// Shares that need not add up to 1. A late worker is no part of the balance: it would be owed what it does not get.
     fn effective(&self, looks: &[Look]) -> Vec<f64> {
-        let balanced = balance(looks).into_iter().enumerate();
-        balanced.map(|(worker, share)| share * self.punctuality(worker, looks)).collect()
+        let punctual: Vec<f64> =
+            (0..looks.len()).map(|worker| self.punctuality(worker, looks)).collect();
+        let total: f64 = looks.iter().map(|look| f64::from(look.weight)).sum::<f64>().max(1.0);
+        let timely = |(look, punctual): (&Look, &f64)| Look {
+            weight: if *punctual < LATE { 0 } else { look.weight },
+            ..*look
+        };
+        let pool: Vec<Look> = looks.iter().zip(&punctual).map(timely).collect();
+        let pooled: f64 = pool.iter().map(|look| f64::from(look.weight)).sum();
+        let shares = balance(&pool).into_iter().zip(looks.iter().zip(punctual));
+        shares
+            .map(|(balanced, (look, punctual))| match punctual < LATE {
+                true => f64::from(look.weight) / total * punctual,
+                false => balanced * pooled / total * punctual,
+            })
+            .collect()
     }
 
     /// What is left of a worker's share for its being late: lateness that all have in common is the machine's.
@@ -152,7 +167,7 @@ impl Placement {
         let serving = self.lags.iter().zip(looks).filter(|(_, look)| look.weight > 0);
         let least = serving.map(|(lag, _)| *lag).fold(LAG_MAX, f64::min);
         let behind = self.lags.get(worker).map_or(0.0, |lag| lag - least);
-        if behind <= BEHIND { 1.0 } else { (BEHIND / behind).powi(3) }
+        if behind <= BEHIND { 1.0 } else { (BEHIND / behind).powi(4) }
     }
 
     /// A part of the way to `wanted`, see the head of this file. Being off by one slot is nothing.

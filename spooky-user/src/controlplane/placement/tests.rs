@@ -109,6 +109,25 @@ fn a_worker_that_stands_has_less_than_a_quarter_of_its_share_within_a_second() {
     }
 }
 
+/// It has ever fewer connections than the others meanwhile, and is not owed them as long as it is late.
+#[test]
+fn a_late_worker_is_not_given_what_it_lacks() {
+    for seed in 0..50 {
+        let mut simulation = Simulation::new(&[1; 4], seed);
+        simulation.looks[1].lag = Duration::from_millis(100);
+        simulation.beat();
+        for _ in 0..200 {
+            simulation.connect();
+            simulation.connect();
+            simulation.beat();
+            assert!(simulation.placement.shares[1] < 4, "{:?}", simulation.placement.shares);
+        }
+        assert!(simulation.placed[1] < 25, "seed {seed}: {:?}", simulation.placed);
+        let spread = [0, 2, 3].map(|worker| simulation.looks[worker].connections);
+        assert!(spread.iter().max() < spread.iter().min().map(|least| least * 5 / 4).as_ref());
+    }
+}
+
 #[test]
 fn one_that_stands_200_ms_once_is_forgiven_soon() {
     let mut simulation = Simulation::new(&[1; 4], 1);
