@@ -1,12 +1,17 @@
-//! Clients that do harm: what they do is reported, scored by prefix, and in a dry run said aloud.
+//! Clients that do harm: what they do is reported, scored by prefix, and said aloud; who is blocked for it gets nothing, until its
+//! time is over, and nobody else feels anything.
 
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use spooky_tests::clients::Target;
 use spooky_tests::metrics::Metrics;
-use spooky_tests::scene::{SOON, Scene, Turn, assert_ok};
+use spooky_tests::netns;
+use spooky_tests::scene::{LONG, SOON, Scene, Turn, assert_ok};
 use spooky_tests::wait;
+
+use crate::steering::{Stage, stage};
 
 /// Two addresses on loopback, next to each other.
 const ATTACKER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 7, 2));
@@ -14,7 +19,7 @@ const NEIGHBOUR: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 7, 3));
 
 /// Loopback is not trusted here; 50 points are too many.
 fn rules(mode: &str) -> Value {
-    json!({ "mode": mode, "trusted": [], "threshold": 50, "block_for": "3s", "half_life": "10s" })
+    json!({ "mode": mode, "trusted": [], "threshold": 50, "block_for": "3s", "half_life": "10s", "ipv6_prefix": 128 })
 }
 
 fn scene(rules: Value) -> Scene {
@@ -52,7 +57,7 @@ fn a_dry_run_says_who_would_be_blocked_and_blocks_nobody() {
         sentences(&scene.spooky.metrics(), "dry_run") == 1.0
     });
     let log = scene.spooky.log();
-    let line = log.lines().find(|line| line.contains("would be blocked for abuse"));
+    let line = log.lines().find(|line| line.contains("would be blocked"));
     let line = line.unwrap_or_else(|| panic!("no word of it: {log}"));
     for part in ["127.0.7.2/32", "client_error 5", "3s"] {
         assert!(line.contains(part), "{part}: {line}");
@@ -125,4 +130,86 @@ fn trusted_networks_have_no_score_and_a_reload_changes_who_is_trusted() {
         scene.spooky.metrics().growth(&before, "spooky_abuse_trusted_total", &[]) == 60.0
     });
     assert_eq!(scene.spooky.metrics().growth(&before, "spooky_abuse_sentences_total", &[]), 0.0);
+}
+
+/// Whether a connection comes about.
+fn connects(target: &Target) -> bool {
+    target.run("connect", json!({ "timeout": 1.0 }), SOON)["connected"] == true
+}
+
+/// An attacker gets 4xx until it is blocked, a neighbour all it wants. `dropped` counts what is dropped of the attacker.
+fn blocked_and_freed(stage: &Stage, six: bool, dropped: impl Fn(&Metrics) -> f64) {
+    let (target, attacker, neighbour) = match six {
+        false => (&stage.v4, netns::client_v4(0), netns::client_v4(1)),
+        true => (&stage.v6, netns::client_v6(0), netns::client_v6(1)),
+    };
+    let (attacker, neighbour) = (target.from(attacker), target.from(neighbour));
+    let before = stage.spooky.metrics();
+    let mut held = neighbour.start("hold", json!({ "connections": 3 }));
+    held.event("open", SOON);
+    // One open connection, and as many 404 as it can get.
+    let args =
+        json!({ "path": "/status/404", "connections": 1, "parallel": 2, "reconnect": false });
+    let flood = attacker.start("load", args);
+    let grew = |name, labels| stage.spooky.metrics().growth(&before, name, labels);
+    wait::until_true("the threshold", SOON, || {
+        grew("spooky_abuse_events_total", &[("event", "client_error")]) >= 50.0
+    });
+    let reached = Instant::now();
+    wait::until_true("the attacker is dropped", SOON, || {
+        let now = stage.spooky.metrics();
+        dropped(&now) > dropped(&before)
+    });
+    let taken = reached.elapsed();
+    println!("dropped {taken:?} after the threshold was seen");
+    assert!(taken < Duration::from_secs(1), "{taken:?}");
+    let blocked = Instant::now();
+    assert_eq!(grew("spooky_abuse_sentences_total", &[("result", "blocked")]), 1.0);
+    assert_eq!(stage.spooky.metrics().sum("spooky_abuse_sentenced", &[]), 1.0);
+    drop(flood);
+    assert!(!connects(&attacker), "no new connection");
+    assert_ok(&neighbour.fetch("/bytes/100000"));
+    wait::until_true("the attacker is let in again", SOON, || connects(&attacker));
+    let freed = blocked.elapsed();
+    println!("free again after {freed:?} of 6 s");
+    assert!(freed > Duration::from_secs(4), "{freed:?}");
+    held.stop();
+    assert_eq!(held.result(LONG)["answered"], 3, "its neighbour has lost nothing");
+    assert_eq!(stage.spooky.metrics().sum("spooky_abuse_sentenced", &[]), 0.0);
+}
+
+fn blocking() -> Value {
+    let mut rules = rules("block");
+    rules["block_for"] = json!("6s");
+    rules
+}
+
+#[test]
+fn an_attacker_is_dropped_in_the_kernel_within_a_second_and_freed_in_time() {
+    let test = "an_attacker_is_dropped_in_the_kernel_within_a_second_and_freed_in_time";
+    let Some(stage) = stage(test, |config| config.set("/abuse", blocking())) else { return };
+    for six in [false, true] {
+        blocked_and_freed(&stage, six, |metrics| {
+            metrics.sum("spooky_xdp_frames_total", &[("reason", "denied")])
+        });
+    }
+    let log = stage.spooky.log();
+    let lines = log.lines().filter(|line| line.contains("abuse: prefix blocked"));
+    let prefixes = [netns::client_v4(0).to_string(), netns::client_v6(0).to_string()];
+    for (line, prefix) in lines.zip(prefixes) {
+        assert!(line.contains(&prefix) && line.contains("client_error"), "{line}");
+    }
+}
+
+#[test]
+fn without_xdp_spooky_itself_drops_the_attacker() {
+    let test = "without_xdp_spooky_itself_drops_the_attacker";
+    let steered = json!({ "mode": "reuseport", "on_failure": "abort" });
+    let configure = |config: spooky_tests::config::Config| {
+        config.set("/abuse", blocking()).set("/ebpf", steered)
+    };
+    let Some(stage) = stage(test, configure) else { return };
+    blocked_and_freed(&stage, false, |metrics| {
+        metrics.sum("spooky_datagrams_dropped_total", &[("reason", "denied")])
+    });
 }

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, LocalSet};
 use tokio::time::MissedTickBehavior;
 
+use super::abuse;
 use super::admin::{self, Readiness, socket, verbs};
 use super::boot::Running;
 use super::config;
@@ -179,7 +180,6 @@ impl Control {
         self.reap_listeners();
         self.beat_lists(Instant::now());
         self.running.memory.beat();
-        self.sentence(Instant::now());
         self.running.supervisor.beat(&self.running.workers, Instant::now());
         let workers = self.running.workers.len();
         let alive = self.running.supervisor.alive();
@@ -190,21 +190,9 @@ impl Control {
         });
     }
 
-    /// Takes what workers report of clients, and does something about those who do harm.
-    fn sentence(&mut self, now: Instant) {
-        for sentence in self.running.abuse.beat(now) {
-            tracing::warn!(
-                prefix = %sentence.prefix,
-                ttl = ?sentence.ttl,
-                reason = sentence.reason(),
-                score = sentence.score.round(),
-                earlier = sentence.earlier,
-                "a prefix would be blocked for abuse, were abuse.mode not dry_run"
-            );
-        }
-    }
-
+    /// Who is sentenced for what it did is on the list before that is enforced.
     fn beat_lists(&mut self, now: Instant) {
+        abuse::carry_out(&mut self.running.abuse, &mut self.running.lists, now);
         self.running.lists.beat(now);
         drop(enforce(&mut self.running, now));
     }
@@ -289,7 +277,8 @@ impl Control {
         }
         running.supervisor.set_listeners(&running.listeners);
         running.supervisor.set_placement(&config.workers.weights, config.workers.follows_load);
-        running.abuse.configure(config.abuse.clone(), &config.access.allow);
+        let free = running.abuse.configure(config.abuse.clone(), &config.access.allow);
+        abuse::let_go(free, &mut running.lists);
         running.supervisor.set_flood(&config.ebpf.flood);
         running.memory.set(config.overload);
         running.config = config;

@@ -205,12 +205,6 @@ impl Supervisor {
         self.applied = None;
     }
 
-    /// Who gets how many of the new connections.
-    #[must_use]
-    pub fn placement(&self) -> &Placement {
-        &self.placement
-    }
-
     /// What XDP ends besides; in the maps with the next beat.
     pub fn set_flood(&mut self, flood: &config::Flood) {
         self.desired.flood = Flood {

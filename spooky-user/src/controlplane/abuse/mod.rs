@@ -1,8 +1,9 @@
 //! The loop from HTTP to the kernel: what workers report of clients becomes scores of prefixes, and a score that is too high a
-//! sentence, which the caller carries out. May import: config's checked types, the data plane's reports and access list.
+//! sentence, which `carry_out` puts on the deny list. May import: lists, the data plane's reports and access list, telemetry.
 //!
 //! A trusted address has no score, and a prefix that shares an address with a trusted network is never sentenced.
 
+mod carry_out;
 mod figures;
 mod scores;
 
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
+pub use self::carry_out::{carry_out, let_go};
 pub use self::figures::{Figures, Shown};
 use self::scores::Scores;
 pub use self::scores::{Rules, Sentence};
@@ -45,6 +47,17 @@ pub struct Settings {
     pub ipv6_prefix: u8,
     /// Who has none, besides [`crate::controlplane::config::Access::allow`].
     pub trusted: Vec<IpNet>,
+}
+
+/// What became of a sentence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Its prefix is blocked.
+    Blocked,
+    /// It would be.
+    DryRun,
+    /// It could not be.
+    Refused,
 }
 
 /// Scores and what they are fed from.
@@ -81,15 +94,28 @@ impl Loop {
         this
     }
 
-    /// New settings. Scores stay unless they are other prefixes' now, or sentences of a dry run were not meant.
-    pub fn configure(&mut self, settings: Settings, allowed: &[IpNet]) {
+    /// New settings. Scores stay unless they are other prefixes' now, or sentences of a dry run were not meant. Returns the
+    /// prefixes whose sentence is over by it: those of another mode, and those that are trusted now.
+    pub fn configure(&mut self, settings: Settings, allowed: &[IpNet]) -> Vec<IpNet> {
         let lengths = |settings: &Settings| (settings.ipv4_prefix, settings.ipv6_prefix);
-        if lengths(&settings) != lengths(&self.settings) || settings.mode != self.settings.mode {
-            self.scores.clear();
-        }
+        let other_mode = settings.mode != self.settings.mode;
+        let other_lengths = lengths(&settings) != lengths(&self.settings);
         self.scores.set_rules(settings.rules.clone());
         self.settings = settings;
         self.trust(allowed);
+        let mut free = self.scores.under_sentence();
+        free.retain(|prefix| other_mode || self.touches_trusted(prefix));
+        for prefix in &free {
+            self.scores.forget(prefix);
+        }
+        if other_mode || other_lengths {
+            self.scores.clear_free();
+        }
+        free
+    }
+
+    fn touches_trusted(&self, prefix: &IpNet) -> bool {
+        self.trusted.iter().any(|trusted| trusted.contains(prefix) || prefix.contains(trusted))
     }
 
     fn trust(&mut self, allowed: &[IpNet]) {
@@ -137,23 +163,25 @@ impl Loop {
         };
         let prefix = IpNet::new(client, length).ok()?.trunc();
         let sentence = self.scores.record(prefix, event, now)?;
-        let shares = |trusted: &IpNet| trusted.contains(&prefix) || prefix.contains(trusted);
-        if self.trusted.iter().any(shares) {
+        if self.touches_trusted(&prefix) {
             self.figures.trusted += 1;
             self.scores.undo(&prefix, now);
             return None;
         }
-        match self.settings.mode {
-            Mode::Block => self.figures.blocked += 1,
-            Mode::DryRun | Mode::Off => self.figures.dry_run += 1,
-        }
         Some(sentence)
     }
 
-    /// A sentence could not be carried out: its prefix is as if it had none.
-    pub fn refused(&mut self, sentence: &Sentence, now: Instant) {
-        self.figures.refused += 1;
-        self.scores.undo(&sentence.prefix, now);
+    /// What became of a sentence. One that could not be carried out is as if there had been none.
+    pub fn settle(&mut self, sentence: &Sentence, fate: Fate, now: Instant) {
+        match fate {
+            Fate::Blocked => self.figures.blocked += 1,
+            Fate::DryRun => self.figures.dry_run += 1,
+            Fate::Refused => {
+                self.figures.refused += 1;
+                self.scores.undo(&sentence.prefix, now);
+            }
+        }
+        self.shown.set(self.figures());
     }
 
     /// Sentences are only logged.

@@ -50,7 +50,7 @@ fn a_prefix_has_one_score_whichever_worker_and_address() {
     let mixed = sentences.iter().find(|it| it.prefix.addr().is_ipv4()).unwrap();
     assert_eq!(mixed.reason(), "client_error 60, reset 40");
     let figures = harm.figures();
-    assert_eq!((figures.tracked, figures.sentenced, figures.blocked), (3, 2, 2));
+    assert_eq!((figures.tracked, figures.sentenced), (3, 2));
     assert_eq!(figures.events, [0, 60, 139, 10, 0, 0]);
     assert!(harm.beat(now).is_empty());
 }
@@ -68,7 +68,7 @@ fn the_trusted_have_no_score_and_protect_their_prefix() {
     // A neighbour of a trusted address, in the same /24.
     flood(&ring, "192.0.2.8", Event::Violation, 1);
     assert!(harm.beat(now).is_empty());
-    assert_eq!((harm.figures().sentenced, harm.figures().blocked), (0, 0));
+    assert_eq!(harm.figures().sentenced, 0);
     // Trusted no more, and by itself.
     let narrow = Settings { ipv4_prefix: 32, trusted: Vec::new(), ..settings(Mode::Block) };
     harm.configure(narrow, &[]);
@@ -84,18 +84,39 @@ fn modes_decide_who_is_heard() {
     flood(&ring, "198.51.100.1", Event::Violation, 3);
     assert!(harm.beat(now).is_empty());
     assert_eq!(harm.figures(), Figures::default());
-    harm.configure(settings(Mode::DryRun), &[]);
-    flood(&ring, "198.51.100.1", Event::Violation, 3);
-    assert_eq!(harm.beat(now).len(), 1);
-    assert!(harm.is_dry_run());
-    // What a dry run has found out is no reason to wait when it is meant.
-    harm.configure(settings(Mode::Block), &[]);
+    assert!(harm.configure(settings(Mode::DryRun), &[]).is_empty());
     flood(&ring, "198.51.100.1", Event::Violation, 3);
     let sentences = harm.beat(now);
     assert_eq!(sentences.len(), 1);
-    harm.refused(&sentences[0], now);
+    assert!(harm.is_dry_run());
+    harm.settle(&sentences[0], Fate::DryRun, now);
+    // What a dry run has found out is no reason to wait when it is meant.
+    assert_eq!(harm.configure(settings(Mode::Block), &[]), [sentences[0].prefix]);
+    flood(&ring, "198.51.100.1", Event::Violation, 3);
+    let sentences = harm.beat(now);
+    assert_eq!(sentences.len(), 1);
+    harm.settle(&sentences[0], Fate::Refused, now);
     flood(&ring, "198.51.100.1", Event::Violation, 1);
-    assert_eq!(harm.beat(now).len(), 1, "it could not be carried out, and is tried again");
+    let sentences = harm.beat(now);
+    assert_eq!(sentences.len(), 1, "it could not be carried out, and is tried again");
+    harm.settle(&sentences[0], Fate::Blocked, now);
     let figures = harm.figures();
-    assert_eq!((figures.dry_run, figures.blocked, figures.refused), (1, 2, 1));
+    assert_eq!((figures.dry_run, figures.blocked, figures.refused), (1, 1, 1));
+}
+
+#[test]
+fn who_is_trusted_from_now_on_is_let_go() {
+    let ring = ring();
+    let mut harm = Loop::new(settings(Mode::Block), &[], vec![Arc::clone(&ring)]);
+    let now = Instant::now();
+    flood(&ring, "198.51.100.1", Event::Violation, 1);
+    flood(&ring, "203.0.113.1", Event::Violation, 1);
+    assert_eq!(harm.beat(now).len(), 2);
+    let allowed = ["203.0.113.9/32".parse().unwrap()];
+    let free = harm.configure(settings(Mode::Block), &allowed);
+    assert_eq!(free, ["203.0.113.0/24".parse().unwrap()]);
+    assert_eq!(harm.figures().sentenced, 1, "the other stays");
+    let free = harm.configure(settings(Mode::Off), &allowed);
+    assert_eq!(free, ["198.51.100.0/24".parse().unwrap()]);
+    assert_eq!((harm.figures().sentenced, harm.figures().tracked), (0, 0));
 }

@@ -194,10 +194,14 @@ impl Lists {
             let local = LOOPBACK.iter().filter_map(|net| net.parse().ok());
             let local = local.into_iter().find(|net| overlap(*net, prefix));
             loopback = local.is_some();
-            if origin == Origin::Abuse
-                && let Some(trusted) = allowed.first().copied().or(local)
-            {
-                return Err(Refusal::Trusted(trusted));
+            if origin == Origin::Abuse {
+                // What else is trusted, loopback above all, the loop knows: it is the operator's word.
+                if let Some(trusted) = allowed.first() {
+                    return Err(Refusal::Trusted(*trusted));
+                }
+                if self.table.get(list, &prefix).is_some_and(|it| it.origin == Origin::Ctl) {
+                    return Err(Refusal::NotOurs(Origin::Ctl));
+                }
             }
         }
         let until = ttl.and_then(|ttl| now.checked_add(ttl));
@@ -229,6 +233,13 @@ impl Lists {
         self.store.touch();
         self.count();
         Ok(entry)
+    }
+
+    /// Ends the block of a network for what its clients did, if there is one.
+    pub fn forgive(&mut self, prefix: IpNet) -> bool {
+        let entry = self.table.get(List::Deny, &prefix);
+        let ours = entry.is_some_and(|entry| entry.origin == Origin::Abuse);
+        ours && self.remove(List::Deny, prefix).is_ok()
     }
 
     /// Makes what is looked up follow the table for one network.

@@ -296,6 +296,9 @@ impl fmt::Display for Refusal {
             Self::NotOurs(Origin::File) => f.write_str(
                 "it comes from a list file; take it out there, and it is gone within two seconds",
             ),
+            Self::NotOurs(Origin::Ctl) => f.write_str(
+                "somebody has asked for it over the control socket; `spooky ctl unblock` ends that",
+            ),
             Self::NotOurs(_) => f.write_str(
                 "it comes from the configuration; take it out there and reload (SIGHUP)",
             ),

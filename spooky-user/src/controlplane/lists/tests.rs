@@ -90,7 +90,12 @@ fn blocking_says_what_it_touches_and_abuse_never_blocks_the_trusted() {
         lists.block(net(prefix), Some(Duration::from_secs(60)), "why", Origin::Abuse, false, now)
     };
     assert_eq!(abuse(&mut lists, "192.0.2.129/32"), Err(Refusal::Trusted(net("192.0.2.128/25"))));
-    assert_eq!(abuse(&mut lists, "127.0.0.1/32"), Err(Refusal::Trusted(net("127.0.0.0/8"))));
+    // Somebody's word stands, and is not taken back with what the loop has asked for.
+    assert_eq!(abuse(&mut lists, "192.0.2.0/24"), Err(Refusal::Trusted(net("192.0.2.128/25"))));
+    lists.put(request(List::Deny, "203.0.113.1/32"), now).expect("taken");
+    assert_eq!(abuse(&mut lists, "203.0.113.1/32"), Err(Refusal::NotOurs(Origin::Ctl)));
+    assert!(!lists.forgive(net("203.0.113.1/32")));
+    assert!(abuse(&mut lists, "127.0.0.1/32").is_ok() && lists.forgive(net("127.0.0.1/32")));
     assert!(abuse(&mut lists, "::ffff:203.0.113.9/128").is_ok());
     assert_eq!(lists.matching(net("203.0.113.9/32")).len(), 1, "IPv4, whatever it was written as");
     assert_eq!(

@@ -56,7 +56,6 @@ pub struct Placement {
     beat: Option<Instant>,
     /// Lag as it is remembered, seconds, by worker.
     lags: Vec<f64>,
-    weights: Vec<u16>,
     /// Slots, by worker; 256 in all, or none when nobody takes connections.
     shares: Vec<u16>,
     moves: u64,
@@ -72,7 +71,6 @@ impl Placement {
             follows_load: true,
             beat: None,
             lags: vec![0.0; workers],
-            weights: vec![0; workers],
             shares: vec![0; workers],
             moves: 0,
             at_once: true,
@@ -102,7 +100,6 @@ impl Placement {
         } else {
             self.approach(&wanted, looks);
         }
-        self.weights = looks.iter().map(|look| look.weight).collect();
         let gained = |(before, after): (&u16, &u16)| u64::from(after.saturating_sub(*before));
         self.moves += before.iter().zip(&self.shares).map(gained).sum::<u64>();
         &self.shares
@@ -118,19 +115,6 @@ impl Placement {
     #[must_use]
     pub fn lag(&self, worker: usize) -> Duration {
         Duration::from_secs_f64(self.lags.get(worker).copied().unwrap_or(0.0))
-    }
-
-    /// How many of the 256 slots' new flows a worker should keep that have come to its own receive queue: all of them unless it has
-    /// less than its weight's share, else as much less. For [`super::kernel::QueueShare`].
-    #[must_use]
-    pub fn keeps(&self, worker: usize) -> u16 {
-        let fair: Vec<f64> = self.weights.iter().map(|weight| f64::from(*weight)).collect();
-        let share = self.shares.get(worker).copied().map_or(0, u32::from);
-        match apportion(&fair).get(worker).copied().map_or(0, u32::from) {
-            0 if share > 0 => SLOTS,
-            0 => 0,
-            fair => u16::try_from(share * u32::from(SLOTS) / fair).unwrap_or(SLOTS).min(SLOTS),
-        }
     }
 
     fn remember(&mut self, looks: &[Look], now: Instant) {

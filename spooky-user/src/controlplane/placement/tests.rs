@@ -87,7 +87,6 @@ fn equal_load_is_the_weights() {
     let looks = [look(100, 3, 50), look(100, 9, 51), look(50, 0, 24), look(0, 0, 9)];
     assert_eq!(placement.beat(&looks, now), [103, 102, 51, 0]);
     assert_eq!(placement.beat(&looks, now + BEAT), [103, 102, 51, 0]);
-    assert_eq!([0, 1, 2, 3].map(|worker| placement.keeps(worker)), [256, 256, 256, 0]);
     assert_eq!(placement.moves(), 256, "the first table, and nothing since");
 }
 
@@ -105,7 +104,6 @@ fn a_worker_that_stands_has_less_than_a_quarter_of_its_share_within_a_second() {
             assert!(beats < 10, "{workers} workers: {:?}", simulation.placement.shares);
         }
         println!("{workers} workers: under a quarter after {beats} beats of 100 ms");
-        assert!(simulation.placement.keeps(1) < 64);
     }
 }
 

@@ -11,7 +11,7 @@
 //! prefixes forgets its own small fry, not the one that does most.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
@@ -91,10 +91,21 @@ impl Scores {
         self.rules = rules;
     }
 
-    /// Forgets everything.
-    pub(super) fn clear(&mut self) {
-        self.entries.clear();
-        self.ends.clear();
+    /// Prefixes under a sentence.
+    pub(super) fn under_sentence(&self) -> Vec<IpNet> {
+        self.ends.iter().map(|Reverse((_, prefix))| *prefix).collect()
+    }
+
+    /// Forgets one prefix and its sentence.
+    pub(super) fn forget(&mut self, prefix: &IpNet) {
+        self.entries.remove(prefix);
+        self.ends.retain(|Reverse((_, other))| other != prefix);
+    }
+
+    /// Forgets all that are under no sentence.
+    pub(super) fn clear_free(&mut self) {
+        let kept: HashSet<IpNet> = self.under_sentence().into_iter().collect();
+        self.entries.retain(|prefix, _| kept.contains(prefix));
     }
 
     /// Somebody in this prefix did that. What one does who is under a sentence already changes nothing.

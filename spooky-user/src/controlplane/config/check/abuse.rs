@@ -25,6 +25,7 @@ pub(super) fn check(checker: &mut Checker<'_>, abuse: &Abuse) -> Settings {
         mode: match abuse.mode {
             AbuseMode::Off => Mode::Off,
             AbuseMode::DryRun => Mode::DryRun,
+            AbuseMode::Block => Mode::Block,
         },
         rules: Rules {
             weights: [

@@ -5,10 +5,11 @@ use std::time::Duration;
 use crate::controlplane::config::read::{choice, section};
 
 section! {
-    /// Clients that do harm: what they do raises a score of their prefix, and a score that is too high is said aloud. Only what a client
-    /// does that has shown that it can receive at its address counts.
+    /// Clients that do harm: what they do raises a score of their prefix, and a prefix whose score is too high is blocked for a time,
+    /// in the kernel in mode `xdp`. Only what a client does that has shown that it can receive at its address counts.
     pub struct Abuse {
-        /// `dry_run` logs and counts which prefixes would be blocked, and blocks nobody. `off` does not even look.
+        /// `dry_run` logs and counts which prefixes would be blocked, and blocks nobody: look at that first. `block` blocks. `off`
+        /// does not even look.
         mode: AbuseMode = "dry_run", live;
         /// From this score on a prefix is blocked.
         threshold: u32 = "1000", "1" ..= "1000000000", live;
@@ -39,6 +40,8 @@ choice! {
     pub enum AbuseMode {
         /// Logged and counted.
         DryRun = "dry_run",
+        /// Blocked.
+        Block = "block",
         /// Not looked at.
         Off = "off",
     }
