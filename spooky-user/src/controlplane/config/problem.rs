@@ -104,14 +104,26 @@ impl ConfigErrors {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.file.display())?;
+        write!(f, "{}", OneLine(&self.file.to_string_lossy()))?;
         if self.place.line > 0 {
             write!(f, ":{}:{}", self.place.line, self.place.column)?;
         }
         if !self.path.is_empty() {
-            write!(f, ": {}", self.path)?;
+            write!(f, ": {}", OneLine(&self.path))?;
         }
-        write!(f, ": {}", self.message)
+        write!(f, ": {}", OneLine(&self.message))
+    }
+}
+
+/// Text of which a part comes from the file: a key may hold a line feed, or what a terminal takes for a command.
+struct OneLine<'a>(&'a str);
+
+impl fmt::Display for OneLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|character| match character.is_control() {
+            true => write!(f, "{}", character.escape_default()),
+            false => write!(f, "{character}"),
+        })
     }
 }
 
@@ -129,3 +141,22 @@ impl fmt::Display for ConfigErrors {
 }
 
 impl std::error::Error for ConfigErrors {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_file_holds_stays_on_one_line() {
+        let problem = Problem {
+            file: PathBuf::from("a\nb.yaml"),
+            place: Place { line: 3, column: 4 },
+            path: "routes[0].a\nb\u{1b}[2J".to_owned(),
+            message: "é is fine,\r is not".to_owned(),
+        };
+        assert_eq!(
+            problem.to_string(),
+            "a\\nb.yaml:3:4: routes[0].a\\nb\\u{1b}[2J: é is fine,\\r is not"
+        );
+    }
+}
