@@ -46,7 +46,10 @@ MODULES = (
     transfer,
     transport,
 )
-SCENARIOS = {function.__name__: function for module in MODULES for function in module.SCENARIOS}
+ALL = [function for module in MODULES for function in module.SCENARIOS]
+SCENARIOS = {function.__name__: function for function in ALL}
+if len(SCENARIOS) < len(ALL):
+    raise SystemExit("two scenarios have the same name")
 
 
 class Context:

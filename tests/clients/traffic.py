@@ -340,7 +340,7 @@ async def hold(context):
     return dict(fates)
 
 
-async def churn(context):
+async def come_and_go(context):
     """Keeps `connections` open and puts a new one in the place of one at random every `interval` seconds, until `stop`.
 
     Says `open` when all are open for the first time. Returns how many were opened.
@@ -373,4 +373,4 @@ async def churn(context):
     return {"opened": opened}
 
 
-SCENARIOS = [churn, hold, stop_reading, give_up, requests, connect, load, paced, crosstalk, cancel, drain]
+SCENARIOS = [come_and_go, hold, stop_reading, give_up, requests, connect, load, paced, crosstalk, cancel, drain]

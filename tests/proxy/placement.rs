@@ -80,7 +80,8 @@ fn a_worker_that_stands_200_ms_gets_under_a_quarter_of_its_share_within_a_second
 fn connections_spread_over_the_workers() {
     let test = "connections_spread_over_the_workers";
     let Some(scene) = scene(test, "load") else { return };
-    let mut churn = scene.target.start("churn", json!({ "connections": 240, "interval": 0.02 }));
+    let mut churn =
+        scene.target.start("come_and_go", json!({ "connections": 240, "interval": 0.02 }));
     churn.event("open", LONG);
     let mut spreads = Vec::new();
     wait::watch(Duration::from_secs(5), || spread(&scene), |spread| spreads.push(spread));
