@@ -66,7 +66,9 @@ fn c02_lengths_that_lie() {
         .enumerate()
         .filter(|(index, case)| {
             let passed = case["status"] == 200 && case["end"] == "clean";
-            if *index < good.len() { !passed } else { !refused(case) }
+            // More than any route takes: who hears the head alone in one turn says so before the end can prove the lie.
+            let too_large = case["name"] == "two_to_63" && case["status"] == 413;
+            if *index < good.len() { !passed } else { !refused(case) && !too_large }
         })
         .map(|(_, case)| case)
         .collect();
