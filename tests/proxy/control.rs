@@ -21,6 +21,7 @@ fn ctl_status_shows_the_daemon_to_people_and_programs() {
     assert_eq!(status["state"], "ready", "{status:#}");
     assert_eq!(status["workers"], json!({"configured": 2, "alive": 2}));
     assert_eq!(status["kernel"]["running"], "off");
+    assert_eq!(status["pid"], scene.spooky.process().id());
     let shown = control.ctl(&["status"]);
     assert_eq!((shown.code, shown.stderr.as_str()), (0, ""));
     assert!(shown.stdout.contains("workers        2 of 2 run\n"), "{}", shown.stdout);

@@ -123,6 +123,7 @@ pub fn boot(config: Config) -> Result<Running, BootError> {
     let socket = control_socket(&config.admin)?;
     let kernel = Kernel::load(&settings::kernel(&config.ebpf)).map_err(BootError::Kernel)?;
     let registry = Arc::new(Registry::new(workers));
+    let state = Arc::new(admin::State::new(Arc::clone(&registry)));
     let figures = Arc::new(Figures::new(workers));
     let strays = Arc::new(Strays::new(workers));
     let (strays_too, figures_too) = (Arc::clone(&strays), Arc::clone(&figures));
@@ -163,7 +164,6 @@ pub fn boot(config: Config) -> Result<Running, BootError> {
     let abuse = abuse::Loop::new(config.abuse.clone(), &config.access.allow, reports);
     makings.registry.add_source(abuse.source());
     let memory = Watch::new(config.overload, workers, pressure, Arc::clone(&figures));
-    let state = Arc::new(admin::State::new(Arc::clone(&makings.registry)));
     let revival = Revival::new(workers, Instant::now());
     Ok(Running {
         config,

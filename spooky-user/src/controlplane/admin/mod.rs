@@ -67,6 +67,8 @@ pub enum Readiness {
 pub struct State {
     readiness: watch::Sender<Readiness>,
     registry: Arc<Registry>,
+    /// Asked for while asking is still allowed.
+    pid: u32,
 }
 
 /// Why the port cannot be served.
@@ -84,7 +86,8 @@ impl State {
     /// Not ready yet. Whoever has more numbers adds them to the registry with [`Registry::add_source`].
     #[must_use]
     pub fn new(registry: Arc<Registry>) -> Self {
-        Self { readiness: watch::Sender::new(Readiness::Starting), registry }
+        let pid = std::process::id();
+        Self { readiness: watch::Sender::new(Readiness::Starting), registry, pid }
     }
 
     /// What `/health` says from now on.
@@ -96,6 +99,12 @@ impl State {
     #[must_use]
     pub fn readiness(&self) -> Readiness {
         self.readiness.borrow().clone()
+    }
+
+    /// The process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.pid
     }
 
     /// Where the metrics are.

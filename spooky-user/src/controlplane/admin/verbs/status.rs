@@ -21,7 +21,7 @@ pub(super) fn status(running: &mut Running, _ask: Ask, reply: Reply) {
         .collect();
     reply.send(Answer::done(json!({
         "version": env!("CARGO_PKG_VERSION"),
-        "pid": std::process::id(),
+        "pid": running.state.pid(),
         "state": state,
         "why": why,
         "configuration": running.config.path.display().to_string(),
