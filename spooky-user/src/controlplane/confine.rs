@@ -5,9 +5,9 @@
 //!
 //! - a socket of a special kind, a program or map of the kernel, a unix socket's file: made before [`confine`]. Descriptors
 //!   stay usable: maps are read and written, AF_XDP sockets receive and wake the kernel.
-//! - a directory in which it keeps files: a line in [`writable`], and in [`readable`] if it reads them again. A file is
+//! - a directory in which it keeps files: a line in `writable`, and in `readable` if it reads them again. A file is
 //!   written beside (created and truncated), made durable (`sync_all`) and renamed; nothing else writes. One from which it removes
-//!   files: a line in [`removable`].
+//!   files: a line in `removable`.
 //! - a system call: a line in the list of `sys::sandbox`, which has one place left.
 
 use std::fmt;

@@ -68,7 +68,7 @@ pub fn only_files(files: &Files) -> Result<(), SandboxError> {
     }
 }
 
-/// Forbids every system call but those of [`CALLS`]: they fail with EPERM.
+/// Forbids every system call but those of `CALLS`: they fail with EPERM.
 ///
 /// # Errors
 /// [`SandboxError`]; nothing is forbidden then.

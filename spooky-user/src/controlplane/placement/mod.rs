@@ -10,7 +10,7 @@
 //! A slot that moves takes no connection with it: those carry an ID of ours from their second flight on. What it can cost is one
 //! first flight that is under way in that moment: the client's next Initial with its own ID reaches the new worker, which
 //! answers as well, and the client goes on with whichever answer came first (RFC 9000 §7.2); the other handshake runs into its
-//! time-out. A ClientHello of two datagrams that is cut in two waits for a retransmission. So slots move [`STEP`] at a time,
+//! time-out. A ClientHello of two datagrams that is cut in two waits for a retransmission. So slots move `STEP` at a time,
 //! except those of a worker that is late or gone: there the first flight waits anyway, and its repetition had better go elsewhere.
 
 use std::time::{Duration, Instant};

@@ -38,7 +38,7 @@ pub struct Rules {
     pub block_for: Duration,
     /// The longest; as long after its end a sentence is remembered.
     pub max_block_for: Duration,
-    /// Prefixes under a sentence at a time, at most half of [`CAPACITY`].
+    /// Prefixes under a sentence at a time, at most half of `CAPACITY`.
     pub max_entries: usize,
 }
 
