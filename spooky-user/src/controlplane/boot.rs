@@ -164,13 +164,12 @@ pub fn boot(config: Config) -> Result<Running, BootError> {
     let abuse = abuse::Loop::new(config.abuse.clone(), &config.access.allow, reports);
     makings.registry.add_source(abuse.source());
     let memory = Watch::new(config.overload, workers, pressure, Arc::clone(&figures));
-    let revival = Revival::new(workers, Instant::now());
     Ok(Running {
         config,
         workers: handles,
         supervisor,
         abuse,
-        revival,
+        revival: Revival::new(workers, Instant::now()),
         memory,
         makings,
         lists,

@@ -236,7 +236,11 @@ impl Outgoing {
                     ready.clear_ready();
                     self.flush();
                 }
-                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Ready(Err(_)) => {
+                    // Nobody will tell of room: what waits goes the other way.
+                    self.down = true;
+                    return Poll::Ready(());
+                }
                 Poll::Pending => return Poll::Pending,
             }
         }
