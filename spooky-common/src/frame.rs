@@ -121,8 +121,10 @@ fn ipv4<C: Cursor>(cursor: &mut C) -> Result<Tuple, Opaque> {
     if header_len > 20 {
         cursor.skip(usize::from(header_len - 20)).ok_or(Opaque::Truncated)?;
     }
-    let source = Address::V4([header[12], header[13], header[14], header[15]]);
-    let destination = Address::V4([header[16], header[17], header[18], header[19]]);
+    let (mut source, mut destination) = ([0; 4], [0; 4]);
+    source.copy_from_slice(&header[12..16]);
+    destination.copy_from_slice(&header[16..20]);
+    let (source, destination) = (Address::V4(source), Address::V4(destination));
     ports(cursor, source, destination, header_len, room)
 }
 

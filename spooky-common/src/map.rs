@@ -227,11 +227,12 @@ impl AddressKey {
     #[inline(always)]
     #[must_use]
     pub const fn new(address: &Address, port: u16) -> Self {
+        // In words: octet by octet the kernel program would take every address apart and together again.
         let address = match *address {
-            Address::V4([a, b, c, d]) => [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d],
-            Address::V6(octets) => octets,
+            Address::V4(octets) => 0xffff << 32 | u32::from_be_bytes(octets) as u128,
+            Address::V6(octets) => u128::from_be_bytes(octets),
         };
-        Self { address, port, reserved: 0 }
+        Self { address: address.to_be_bytes(), port, reserved: 0 }
     }
 }
 

@@ -55,8 +55,8 @@ impl Pace {
 #[must_use]
 pub fn bucket(source: &Address, key: &LocalKey) -> u32 {
     let prefix = match source {
-        Address::V4([a, b, c, _]) => u64::from_be_bytes([0, 4, 0, 0, 0, *a, *b, *c]),
-        Address::V6([a, b, c, d, e, f, ..]) => u64::from_be_bytes([0, 6, *a, *b, *c, *d, *e, *f]),
+        Address::V4(octets) => 4 << 48 | u64::from(u32::from_be_bytes(*octets) >> 8),
+        Address::V6(octets) => 6 << 48 | (u128::from_be_bytes(*octets) >> 80) as u64,
     };
     siphash24(key.k0, key.k1, [prefix]) as u32 & (PREFIX_BUCKETS - 1)
 }

@@ -36,11 +36,16 @@ const LEAF_COUNT_SHIFT: u32 = 28;
 const LEAF_INDEX: u32 = (1 << LEAF_COUNT_SHIFT) - 1;
 /// Entries a leaf holds before it becomes a node.
 const LEAF_ENTRIES_MAX: u32 = 4;
+/// Words of an entry. Whatever is placed takes a multiple of as many, so that an entry begins at one.
+const V4_ENTRY: usize = 2;
+const V6_ENTRY: usize = 8;
 
 /// An array of words, of a length that is a power of two.
 pub trait Words {
     /// The word at `index` modulo the length.
     fn word(&self, index: u32) -> u32;
+    /// The `M` words from `index` on, which is rounded down to a multiple of `M`, a power of two, modulo the length.
+    fn entry<const M: usize>(&self, index: u32) -> [u32; M];
 }
 
 /// Whether a prefix of the list covers `source`.
@@ -73,8 +78,8 @@ fn covers_v4<W: Words + ?Sized>(words: &W, address: u32) -> bool {
         if entry > entries {
             break;
         }
-        let at = at + entry * 2;
-        if (words.word(at) ^ address) & words.word(at + 1) == 0 {
+        let [first, mask] = words.entry::<V4_ENTRY>(at + entry * V4_ENTRY as u32);
+        if (first ^ address) & mask == 0 {
             return true;
         }
     }
@@ -105,10 +110,10 @@ fn covers_v6<W: Words + ?Sized>(words: &W, address: u128) -> bool {
         if entry > entries {
             break;
         }
-        let at = at + entry * 8;
+        let [a, b, c, d, mask @ ..] = words.entry::<V6_ENTRY>(at + entry * V6_ENTRY as u32);
         let mut differs = 0;
-        for (part, offset) in parts.into_iter().zip(0..) {
-            differs |= (words.word(at + offset) ^ part) & words.word(at + 4 + offset);
+        for ((first, part), mask) in [a, b, c, d].into_iter().zip(parts).zip(mask) {
+            differs |= (first ^ part) & mask;
         }
         if differs == 0 {
             return true;
@@ -123,6 +128,12 @@ impl Words for [u32] {
         let mask = self.len().wrapping_sub(1);
         self.get(index as usize & mask).copied().unwrap_or(NONE)
     }
+
+    #[inline]
+    fn entry<const M: usize>(&self, index: u32) -> [u32; M] {
+        let begin = index as usize & self.len().wrapping_sub(1) & !(M - 1);
+        self.get(begin..).and_then(|rest| rest.first_chunk()).copied().unwrap_or([NONE; M])
+    }
 }
 
 #[cfg(feature = "user")]
@@ -135,10 +146,16 @@ mod build {
 
     use alloc::{boxed::Box, vec, vec::Vec};
 
-    use super::{ALL, LEAF, LEAF_COUNT_SHIFT, LEAF_ENTRIES_MAX, NONE, ROOT_BITS, STRIDE};
+    use super::{
+        ALL, LEAF, LEAF_COUNT_SHIFT, LEAF_ENTRIES_MAX, NONE, ROOT_BITS, STRIDE, V4_ENTRY, V6_ENTRY,
+    };
 
     const ROOT_WORDS: u32 = 1 << ROOT_BITS;
     const FANOUT: u32 = 1 << STRIDE;
+
+    const _: () = assert!((ROOT_WORDS as usize).is_multiple_of(V6_ENTRY));
+    const _: () = assert!((FANOUT as usize).is_multiple_of(V6_ENTRY));
+    const _: () = assert!(V6_ENTRY.is_multiple_of(V4_ENTRY));
 
     /// The words of one list of one family.
     #[derive(Debug)]
@@ -236,7 +253,8 @@ mod build {
 
         fn leaf(&mut self, ranges: &[Range]) -> Result<u32, DoesNotFit> {
             let parts: &[u32] = if self.is_v6 { &[96, 64, 32, 0] } else { &[96] };
-            let leaf = self.take(ranges.len() * parts.len() * 2)?;
+            let entry = if self.is_v6 { V6_ENTRY } else { V4_ENTRY };
+            let leaf = self.take(ranges.len() * entry)?;
             let mut at = leaf;
             for range in ranges {
                 for value in [range.first, range.mask] {

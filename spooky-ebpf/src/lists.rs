@@ -63,4 +63,17 @@ impl<const N: usize> Words for Compiled<N> {
         // SAFETY: `N` is a power of two, so the index is below it. Volatile, for the control plane writes it.
         unsafe { self.0.get().cast::<u32>().add(index).read_volatile() }
     }
+
+    #[inline(always)]
+    fn entry<const M: usize>(&self, index: u32) -> [u32; M] {
+        const { assert!(M.is_power_of_two() && M <= N) };
+        // One bound for all of them: the verifier adds the constants behind it.
+        let begin = index as usize & (N - 1) & !(M - 1);
+        let mut words = [0; M];
+        for (offset, word) in words.iter_mut().enumerate() {
+            // SAFETY: `N` is a multiple of `M`, so `begin` is at most `N - M`. Volatile as above.
+            *word = unsafe { self.0.get().cast::<u32>().add(begin + offset).read_volatile() };
+        }
+        words
+    }
 }

@@ -1,4 +1,4 @@
-//! What a frame costs at the XDP hook, by the kernel's own clock. Prints its figures; the bound is a multiple of the
+//! Row H03: what a frame costs at the XDP hook, by the kernel's own clock. Prints its figures; the bound is a multiple of the
 //! target, because the machine that runs the tests is shared.
 
 use std::time::Duration;
@@ -19,7 +19,7 @@ const REPEAT: u32 = 1_000_000;
 const SLACK: u32 = 4;
 
 #[test]
-fn a_frame_costs_little() {
+fn h03_a_frame_costs_little() {
     let Some(mut rig) = rig::load("cost") else { return };
     let key = LocalKey { k0: 3, k1: 4 };
     let mut setup = Setup {
@@ -69,7 +69,7 @@ fn a_frame_costs_little() {
         let runs: Vec<_> = (0..3).map(|_| rig.repeat(&octets, REPEAT)).collect();
         assert!(runs.iter().all(|(got, _)| *got == verdict), "{name}: {runs:?}");
         let best = runs.iter().map(|(_, time)| *time).min().unwrap_or_default();
-        println!("{name}: {} ns (target {target} ns)", best.as_nanos());
+        println!("H03: {name}: {} ns (target {target} ns)", best.as_nanos());
         assert!(best <= Duration::from_nanos(u64::from(target * SLACK)), "{name}: {best:?}");
     }
     assert!(rig.counters()[Counter::XdpDenied.index() as usize] >= u64::from(REPEAT));

@@ -74,7 +74,12 @@ pub(crate) struct Rig {
 /// When the kernel refuses it for another reason than missing privilege, or when privilege is missing under
 /// `SPOOKY_REQUIRE_KERNEL=1`.
 pub(crate) fn load(test: &str) -> Option<Rig> {
-    match Ebpf::load(OBJECT) {
+    load_object(test, OBJECT)
+}
+
+/// The same with another object of the same layout.
+pub(crate) fn load_object(test: &str, object: &[u8]) -> Option<Rig> {
+    match Ebpf::load(object) {
         Ok(ebpf) => {
             let mut rig = Rig { ebpf };
             rig.xdp().load().expect("the verifier accepts the XDP program");

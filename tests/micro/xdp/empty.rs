@@ -26,11 +26,11 @@ pub(crate) fn load() -> Ebpf {
 }
 
 /// Mean nanoseconds of a run.
-pub(crate) fn nanoseconds(ebpf: &mut Ebpf, frame: &[u8], repeat: u32) -> u64 {
+pub(crate) fn nanoseconds(ebpf: &mut Ebpf, frame: &[u8], repeat: u32) -> f64 {
     let program: &mut Xdp = ebpf.program_mut(NAME).expect("in the object").try_into().expect("XDP");
     let options = TestRunOptions { data_in: Some(frame), repeat, ..TestRunOptions::new() };
     let result = program.test_run(options).expect("test run");
-    u64::try_from(result.duration.as_nanos()).unwrap_or(u64::MAX)
+    result.duration.as_nanos() as f64
 }
 
 /// A relocatable 64-bit little-endian ELF file for BPF: code, strings, symbols, section headers.
