@@ -16,7 +16,7 @@ use spooky_tests::{privilege, programs, soak, wait};
 use crate::steering::{QUEUES, Stage, stage, stage_on, steered};
 
 /// A stage whose receive queues have AF_XDP sockets.
-fn bypassed(test: &str, af_xdp: Value) -> Option<Stage> {
+pub(crate) fn bypassed(test: &str, af_xdp: Value) -> Option<Stage> {
     let stage = stage(test, |config: Config| config.set("/ebpf/af_xdp", af_xdp))?;
     let queues = stage.spooky.metrics().sum("spooky_af_xdp_queues", &[]);
     println!("{test}: {queues} queues");
@@ -24,7 +24,7 @@ fn bypassed(test: &str, af_xdp: Value) -> Option<Stage> {
 }
 
 /// Waits until nothing is under way, and asserts that every frame is where it belongs: waiting for a packet, or free.
-fn assert_no_frame_is_lost(stage: &Stage) {
+pub(crate) fn assert_no_frame_is_lost(stage: &Stage) {
     let frames =
         |metrics: &Metrics, place: &str| metrics.sum(&format!("spooky_af_xdp_frames{place}"), &[]);
     wait::until_true("all frames are back", SOON, || {
@@ -81,7 +81,7 @@ fn a_hundred_requests_of_either_family_go_past_the_stack() {
 }
 
 /// Requests, one after the other on new connections, until one is answered that went past the stack, or by the sockets.
-fn answered(stage: &Stage, past_the_stack: bool) -> Duration {
+pub(crate) fn answered(stage: &Stage, past_the_stack: bool) -> Duration {
     let begun = Instant::now();
     wait::until_true("a request is answered in the way wanted", SOON, || {
         let before = stage.spooky.metrics();
@@ -104,24 +104,6 @@ fn h08_the_link_goes_down_and_up() {
     let took = answered(&stage, true);
     println!("H08: link down and up: answered past the stack after {took:?}");
     assert_no_frame_is_lost(&stage);
-}
-
-#[test]
-fn h08_the_interface_is_removed_and_made_again() {
-    let test = "h08_the_interface_is_removed_and_made_again";
-    let Some(stage) = bypassed(test, json!({ "mode": "copy" })) else { return };
-    answered(&stage, true);
-    stage.pair.server.ip(&["link", "delete", EDGE]);
-    wait::until_true("the sockets are closed", SOON, || {
-        stage.spooky.metrics().sum("spooky_af_xdp_queues", &[]) == 0.0
-    });
-    assert!(stage.spooky.log().contains("the interface of XDP is gone"), "{}", stage.spooky.log());
-    stage.pair.link(QUEUES);
-    let took = answered(&stage, false);
-    println!("H08: interface made again: answered by plain sockets after {took:?}");
-    let mode = stage.spooky.metrics().sum("spooky_ebpf_mode", &[("mode", "reuseport")]);
-    assert_eq!(mode, 1.0, "XDP is gone, steering is not");
-    hundred_requests(&stage.v6);
 }
 
 /// `ethtool -L` on one end of the pair.

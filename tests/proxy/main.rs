@@ -10,6 +10,7 @@
 //! steering.rs      XDP and reuseport in namespaces, four workers    faults.rs    panics, workers that end
 //! memory.rs        what is given up when memory is scarce           admission.rs what a route admits
 //! af_xdp.rs     the way past the network stack, and what happens when interfaces and queues change
+//! interface.rs  an interface that is removed and made again under a daemon without rights
 //! steering_at_scale.rs  the same with many connections and a killed daemon
 //! flood.rs      packets that nobody wants, beside an honest client
 //! placement.rs     shares of new connections by load           abuse.rs     clients that do harm
@@ -34,6 +35,7 @@ mod crosstalk;
 mod drain;
 mod faults;
 mod flood;
+mod interface;
 mod listeners;
 mod lists;
 mod load;

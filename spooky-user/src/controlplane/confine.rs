@@ -4,7 +4,7 @@
 //! What a part of spooky needs of this:
 //!
 //! - a socket of a special kind, a program or map of the kernel, a unix socket's file: made before [`confine`]. Descriptors
-//!   stay usable: maps are read and written, AF_XDP sockets receive and wake the kernel.
+//!   stay usable: maps are read and written, AF_XDP sockets bound, a loaded XDP program attached to an interface.
 //! - a directory in which it keeps files: a line in `writable`, and in `readable` if it reads them again. A file is
 //!   written beside (created and truncated), made durable (`sync_all`) and renamed; nothing else writes. One from which it removes
 //!   files: a line in `removable`.
@@ -142,7 +142,8 @@ pub fn confine(config: &Config, maps: bool) -> Result<Confined, ConfineError> {
         },
     };
     let landlock = part(&|| sandbox::only_files(&files))?;
-    let seccomp = part(&sandbox::only_calls)?;
+    let attaches = config.ebpf.mode == schema::EbpfMode::Xdp;
+    let seccomp = part(&|| sandbox::only_calls(attaches))?;
     Ok(Confined {
         user,
         root_by_default: user == 0 && config.privileges.user == schema::User::Auto,

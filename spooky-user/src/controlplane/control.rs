@@ -98,13 +98,7 @@ impl Control {
         if let Ok(address) = running.admin.local_addr() {
             tracing::info!("admin http://{address}/");
         }
-        let kernel = running.supervisor.kernel();
-        match kernel.lost() {
-            None => tracing::info!("steering: {}", kernel.running()),
-            Some(reason) => {
-                tracing::warn!("steering: {} only: {reason}", kernel.running());
-            }
-        }
+        running.supervisor.log_steering();
         running.supervisor.log_queues();
         running.confined.log();
         self.health.reconcile(&running.makings.snapshot.load().clusters);

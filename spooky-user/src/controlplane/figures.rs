@@ -38,6 +38,8 @@ pub struct Figures {
     lags: Vec<AtomicU64>,
     moves: AtomicU64,
     samples: AtomicU64,
+    /// Those left, + 1; 0 without AF_XDP.
+    spare_sockets: AtomicU64,
     map_writes: AtomicU64,
     map_failures: AtomicU64,
     memory_limit: AtomicU64,
@@ -62,6 +64,7 @@ impl Figures {
             lags: (0..workers).map(|_| AtomicU64::new(0)).collect(),
             moves: AtomicU64::new(0),
             samples: AtomicU64::new(0),
+            spare_sockets: AtomicU64::new(0),
             map_writes: AtomicU64::new(0),
             map_failures: AtomicU64::new(0),
             memory_limit: AtomicU64::new(0),
@@ -87,6 +90,12 @@ impl Figures {
     pub fn set_running(&self, running: Running) {
         let place = Running::ALL.iter().position(|it| *it == running).unwrap_or(0);
         self.running.store(u8::try_from(place).unwrap_or(0), Ordering::Relaxed);
+    }
+
+    /// AF_XDP sockets that are left; `None` without AF_XDP.
+    pub fn set_spare_sockets(&self, left: Option<usize>) {
+        let shown = left.map_or(0, |left| left as u64 + 1);
+        self.spare_sockets.store(shown, Ordering::Relaxed);
     }
 
     /// How a worker is.
@@ -177,6 +186,14 @@ impl Figures {
                 "1 for the kernel programs that run, 0 for the others.",
                 &[("mode", mode.label())],
                 f64::from(u8::from(place == running)),
+            );
+        }
+        if let Some(left) = self.spare_sockets.load(Ordering::Relaxed).checked_sub(1) {
+            samples.gauge(
+                "spooky_af_xdp_spare_sockets",
+                "AF_XDP sockets that are left for an interface removed and made again.",
+                &[],
+                left as f64,
             );
         }
         let pairs = [

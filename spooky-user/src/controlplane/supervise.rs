@@ -138,6 +138,15 @@ impl Supervisor {
         self.queues.open_all(&mut self.kernel)
     }
 
+    /// Says what runs.
+    pub fn log_steering(&self) {
+        let running = self.kernel.running();
+        match self.kernel.lost() {
+            None => tracing::info!("steering: {running}"),
+            Some(reason) => tracing::warn!("steering: {running} only: {reason}"),
+        }
+    }
+
     /// Says what goes past the stack.
     pub fn log_queues(&self) {
         let Some((sockets, zero_copy)) = self.queues.summary() else { return };
@@ -266,8 +275,7 @@ impl Supervisor {
     pub fn beat(&mut self, workers: &[Handle], now: Instant) {
         let slots = self.place(workers, now);
         if self.attached && !self.draining {
-            self.queues.beat(&mut self.kernel, workers);
-            self.figures.set_running(self.kernel.running());
+            self.look_after_queues(workers, now);
         }
         let queues = self.queues.shares(&slots, self.has_wildcard());
         let queues_before = std::mem::replace(&mut self.desired.queues, queues);
@@ -296,6 +304,22 @@ impl Supervisor {
             figures.sampled();
             log_sample(sample);
         });
+    }
+
+    /// The interface, and what is at it; what has changed is said as at start.
+    fn look_after_queues(&mut self, workers: &[Handle], now: Instant) {
+        let wildcard = self.has_wildcard();
+        let before = (self.queues.summary(), self.queues.held_back(wildcard));
+        let ran = self.kernel.running();
+        self.queues.beat(&mut self.kernel, workers, now);
+        if self.kernel.running() != ran {
+            self.log_steering();
+        }
+        if (self.queues.summary(), self.queues.held_back(wildcard)) != before {
+            self.log_queues();
+        }
+        self.figures.set_running(self.kernel.running());
+        self.figures.set_spare_sockets(self.queues.spare());
     }
 
     /// A listener takes packets to whatever address.

@@ -68,14 +68,18 @@ pub fn only_files(files: &Files) -> Result<(), SandboxError> {
     }
 }
 
-/// Forbids every system call but those of `CALLS`: they fail with EPERM.
+/// Forbids every system call but those of `CALLS`: they fail with EPERM. `attaches`: a loaded program may be attached to an
+/// interface.
 ///
 /// # Errors
 /// [`SandboxError`]; nothing is forbidden then.
-pub fn only_calls() -> Result<(), SandboxError> {
+pub fn only_calls(attaches: bool) -> Result<(), SandboxError> {
     let failed = |error: &dyn fmt::Display| SandboxError::Seccomp(error.to_string());
-    let rules =
+    let mut rules =
         CALLS.iter().map(|(_, call, limits)| (*call, limits.rules())).collect::<BTreeMap<_, _>>();
+    if attaches {
+        rules.entry(libc::SYS_bpf).or_default().extend(BPF_ATTACH.rules());
+    }
     let arch = std::env::consts::ARCH.try_into().map_err(|error| failed(&error))?;
     let denied = SeccompAction::Errno(libc::EPERM.unsigned_abs());
     let filter = SeccompFilter::new(rules, denied, SeccompAction::Allow, arch);
@@ -106,6 +110,9 @@ const fn flags(value: i32) -> u64 {
 
 /// Commands of bpf(2) on maps that are open: look up, update, delete, walk, and each in batches. None that makes or loads.
 const BPF_MAP_COMMANDS: [u64; 7] = [1, 2, 3, 4, 24, 26, 27];
+/// And the one that attaches a program to an interface (`BPF_LINK_CREATE`), where XDP is to come back with its interface. It
+/// takes a program that is open; there is no command here by which another one could be.
+const BPF_ATTACH: Limits = Limits::OneOf(0, &[28]);
 /// Read, append to a log, or make a file or make it anew. To write into one that is there is none of these.
 const OPEN_MASK: u64 = flags(libc::O_ACCMODE | libc::O_TRUNC | libc::O_APPEND);
 const OPEN_MODES: [u64; 3] = [
@@ -300,12 +307,14 @@ mod tests {
     fn i02_what_serving_has_no_use_for_is_refused() {
         const BPF_PROG_LOAD: u64 = 5;
         const BPF_MAP_CREATE: u64 = 0;
+        const BPF_LINK_CREATE: u64 = 28;
         let attempts = [
             ("execve", libc::SYS_execve, 0),
             ("ptrace", libc::SYS_ptrace, u64::MAX),
             ("mount", libc::SYS_mount, 0),
             ("bpf(PROG_LOAD)", libc::SYS_bpf, BPF_PROG_LOAD),
             ("bpf(MAP_CREATE)", libc::SYS_bpf, BPF_MAP_CREATE),
+            ("bpf(LINK_CREATE)", libc::SYS_bpf, BPF_LINK_CREATE),
             ("socket(AF_PACKET)", libc::SYS_socket, flags(libc::AF_PACKET)),
             ("ioctl", libc::SYS_ioctl, u64::MAX),
             ("unshare", libc::SYS_unshare, u64::MAX),
@@ -314,7 +323,7 @@ mod tests {
         ];
         confined(move || {
             no_new_privileges();
-            only_calls().unwrap();
+            only_calls(false).unwrap();
             for (name, call, first) in attempts {
                 assert_eq!(attempt(call, first), Some(libc::EPERM), "{name}");
             }
@@ -331,6 +340,21 @@ mod tests {
             assert_eq!(thread::spawn(|| 7).join().unwrap(), 7);
             let any = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
             assert!(any.local_addr().is_ok());
+        });
+    }
+
+    #[test]
+    fn i02_a_program_may_be_attached_where_that_is_wanted_and_none_loaded() {
+        confined(|| {
+            no_new_privileges();
+            only_calls(true).unwrap();
+            // To map look-ups, and to attaching, the kernel itself answers: these are none.
+            assert_ne!(attempt(libc::SYS_bpf, 1), Some(libc::EPERM));
+            let attached = attempt(libc::SYS_bpf, 28);
+            assert!(attached.is_some_and(|errno| errno != libc::EPERM), "{attached:?}");
+            for command in [0, 5, 6, 7, 8, 9, 10, 13, 14, 18, 29, 30, 34, 36] {
+                assert_eq!(attempt(libc::SYS_bpf, command), Some(libc::EPERM), "{command}");
+            }
         });
     }
 

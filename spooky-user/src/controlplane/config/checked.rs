@@ -172,6 +172,8 @@ pub struct AfXdp {
     pub frames: u32,
     /// Microseconds; `None` is no busy polling.
     pub busy_poll: Option<u32>,
+    /// For each queue, beside the one at work.
+    pub spare_sockets: usize,
 }
 
 /// What XDP drops or answers without a list.

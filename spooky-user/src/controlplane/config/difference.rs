@@ -23,13 +23,14 @@ pub fn restart_only_changes(old: &Config, new: &Config) -> Vec<String> {
     note(old.ebpf.sample_drops != new.ebpf.sample_drops, "ebpf.sample_drops");
     let af_xdp = |config: &Config| {
         let it = config.ebpf.af_xdp?;
-        Some((it.transfer, it.frames, it.busy_poll))
+        Some((it.transfer, it.frames, it.busy_poll, it.spare_sockets))
     };
     let (before, after) = (af_xdp(old), af_xdp(new));
     note(before.map(|it| it.0) != after.map(|it| it.0), "ebpf.af_xdp.mode");
     if before.is_some() && after.is_some() {
         note(before.map(|it| it.1) != after.map(|it| it.1), "ebpf.af_xdp.frames");
         note(before.map(|it| it.2) != after.map(|it| it.2), "ebpf.af_xdp.busy_poll");
+        note(before.map(|it| it.3) != after.map(|it| it.3), "ebpf.af_xdp.spare_sockets");
     }
     note(old.access.state_file != new.access.state_file, "access.state_file");
     note(old.admin.bind != new.admin.bind, "admin.bind");

@@ -173,6 +173,7 @@ impl Kernel {
             match Attachment::attach(
                 loaded,
                 self.settings.interface.as_deref(),
+                None,
                 self.settings.attach,
             ) {
                 Ok(attachment) => self.attachment = Some(attachment),
@@ -182,9 +183,39 @@ impl Kernel {
         Ok(self.running())
     }
 
-    /// Lets go of the XDP program's link: its interface is gone, and with it what was attached there.
+    /// Attaches the XDP program to the interface that now has this index, if the mode asks for it and it is attached nowhere: an
+    /// interface that was removed and made again, say. Needs no rights, for the kernel asks for none of who holds a loaded
+    /// program (before Linux 5.19 CAP_BPF, as for maps).
+    ///
+    /// # Errors
+    /// As [`Self::attach_xdp`], whatever the settings say of failures; [`Self::lost`] says the same then.
+    pub fn attach_again(&mut self, index: u32) -> Result<Running, &KernelError> {
+        if !self.lacks_xdp() {
+            return Ok(self.running());
+        }
+        let Some(loaded) = &mut self.loaded else { return Ok(Running::Off) };
+        let (interface, attach) = (self.settings.interface.as_deref(), self.settings.attach);
+        match Attachment::attach(loaded, interface, Some(index), attach) {
+            Ok(attachment) => {
+                self.attachment = Some(attachment);
+                self.lost = None;
+                Ok(self.running())
+            }
+            Err(error) => Err(self.lost.insert(error)),
+        }
+    }
+
+    /// Whether the XDP program is loaded and attached to nothing.
+    #[must_use]
+    pub fn lacks_xdp(&self) -> bool {
+        self.settings.mode == Mode::Xdp && self.loaded.is_some() && self.attachment.is_none()
+    }
+
+    /// Lets go of the XDP program's link: its interface is gone, and with it what was attached there. [`Self::lost`] says so.
     pub fn detach_xdp(&mut self) {
-        self.attachment = None;
+        if self.attachment.take().is_some() {
+            self.lost = self.settings.interface.clone().map(KernelError::InterfaceMissing);
+        }
     }
 
     /// Brings the maps to the desired state: reads what they hold, writes only what differs (a list of more

@@ -31,7 +31,7 @@ unsafe impl Sync for Mapping {}
 
 impl Mapping {
     /// `len` octets of zeroed memory, present at once.
-    fn of_nothing(len: usize) -> io::Result<Self> {
+    pub(super) fn of_nothing(len: usize) -> io::Result<Self> {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE;
         Self::map(len, flags, -1, 0)
     }
@@ -51,6 +51,11 @@ impl Mapping {
         }
         let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Self { start, len })
+    }
+
+    /// Where it begins, and how many octets it has.
+    pub(super) fn range(&self) -> (u64, u64) {
+        (self.start.as_ptr() as u64, self.len as u64)
     }
 
     /// The address of an octet of the mapping.
@@ -75,13 +80,16 @@ impl Drop for Mapping {
 // === impl Frames ===
 
 impl Frames {
-    /// Two lots of `count` frames of `size` octets in one UMEM, and where that begins and how long it is.
-    pub(super) fn pair(count: u32, size: u32) -> io::Result<([Self; 2], (u64, u64))> {
-        let len = 2 * count as usize * size as usize;
-        let memory = Arc::new(Mapping::of_nothing(len)?);
-        let start = memory.start.as_ptr() as u64;
-        let lot = |first| Self { memory: Arc::clone(&memory), first, count, size };
-        Ok(([lot(0), lot(count)], (start, len as u64)))
+    /// Two lots of `count` frames of `size` octets in a memory that has room for both, [`Frames::room`].
+    pub(super) fn pair(memory: &Arc<Mapping>, count: u32, size: u32) -> [Self; 2] {
+        debug_assert!(Self::room(count, size) <= memory.len);
+        let lot = |first| Self { memory: Arc::clone(memory), first, count, size };
+        [lot(0), lot(count)]
+    }
+
+    /// Octets of two lots.
+    pub(super) fn room(count: u32, size: u32) -> usize {
+        2 * count as usize * size as usize
     }
 
     /// How many there are.

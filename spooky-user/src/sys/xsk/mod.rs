@@ -4,6 +4,7 @@
 //! The UMEM is divided once and for all: one half of the frames goes round between fill ring and RX ring ([`Receiver`]), the
 //! other between TX ring and completion ring ([`Sender`]). So neither direction can starve the other, no frame ever changes
 //! hands, and each side's books are short: see [`Audit`]. Each ring has a place for every frame of its side; none can overflow.
+//! How sockets come to be, and what of it takes rights, is [`Stock`]'s.
 //!
 //! ```text
 //!   Receiver: spent ──refill──▶ fill ring ──kernel──▶ RX ring ──take──▶ spent
@@ -12,44 +13,25 @@
 
 mod memory;
 mod ring;
+mod stock;
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::net::sockopt;
-use rustix::net::xdp::{
-    SocketAddrXdp, SocketAddrXdpFlags, XdpOptionsFlags, XdpRingOffset, XdpUmemReg, XdpUmemRegFlags,
-};
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+use rustix::net::xdp::XdpOptionsFlags;
+use rustix::net::{RecvFlags, SendFlags};
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use self::memory::Frames;
-use self::ring::{Consumer, Descriptor, Layout, Producer};
+use self::ring::{Consumer, Descriptor, Producer};
+pub use self::stock::{Place, Settings, Stock};
 
 /// Send calls for what one flush left in the TX ring. In copy mode the kernel takes 32 packets a call.
 const KICKS: usize = 64;
-/// Wanted for what is on its way out in copy mode; each packet there counts with some 2 KiB.
-const SEND_BUFFER: usize = 8 << 20;
-
-/// What a socket is made from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// Index of the interface.
-    pub interface: u32,
-    /// Its receive queue.
-    pub queue: u32,
-    /// Frames of each direction; a power of two.
-    pub frames: u32,
-    /// Octets of a frame, 2048 or 4096. The kernel keeps 256 of them for itself in received ones.
-    pub frame_size: u32,
-    /// Whether the kernel copies.
-    pub transfer: Transfer,
-    /// Poll the driver from the worker for so many microseconds (`SO_PREFER_BUSY_POLL`).
-    pub busy_poll: Option<u32>,
-}
 
 /// How frames get from the driver into the UMEM and back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,91 +100,6 @@ pub struct Statistics {
     pub invalid: u64,
 }
 
-/// Opens and binds a socket; it receives as soon as it is in the map that XDP redirects through.
-///
-/// # Errors
-/// `PermissionDenied` without CAP_NET_RAW; `ResourceBusy` when another socket has the queue; `InvalidInput` when the
-/// interface has no such queue, `EOPNOTSUPP` when it cannot do what [`Transfer`] asks; `ENODEV` without the interface.
-pub fn open(settings: &Settings) -> io::Result<(Receiver, Sender)> {
-    let family = AddressFamily::from_raw(libc::AF_XDP as u16);
-    let fd = rustix::net::socket_with(family, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
-    let count = settings.frames;
-    let ([incoming, outgoing], (start, len)) = Frames::pair(count, settings.frame_size)?;
-    configure(&fd, settings, start, len)?;
-    let offsets = sockopt::xdp_mmap_offsets(&fd)?;
-    let socket = Arc::new(fd);
-    let mut receiver = Receiver {
-        rx: Consumer::map(
-            socket.as_fd(),
-            libc::XDP_PGOFF_RX_RING as u64,
-            layout(offsets.rx)?,
-            count,
-        )?,
-        fill: Producer::map(
-            socket.as_fd(),
-            libc::XDP_UMEM_PGOFF_FILL_RING,
-            layout(offsets.fr)?,
-            count,
-        )?,
-        spent: (0..count).collect(),
-        lent: vec![false; count as usize].into(),
-        frames: incoming,
-        socket: Arc::clone(&socket),
-        invalid: 0,
-    };
-    let completion = libc::XDP_UMEM_PGOFF_COMPLETION_RING;
-    let sender = Sender {
-        tx: Producer::map(
-            socket.as_fd(),
-            libc::XDP_PGOFF_TX_RING as u64,
-            layout(offsets.tx)?,
-            count,
-        )?,
-        completion: Consumer::map(socket.as_fd(), completion, layout(offsets.cr)?, count)?,
-        free: (0..count).collect(),
-        lent: vec![false; count as usize].into(),
-        frames: outgoing,
-        socket,
-        invalid: 0,
-    };
-    receiver.refill();
-    let flags = SocketAddrXdpFlags::XDP_USE_NEED_WAKEUP
-        | match settings.transfer {
-            Transfer::Auto => SocketAddrXdpFlags::empty(),
-            Transfer::Copy => SocketAddrXdpFlags::XDP_COPY,
-            Transfer::ZeroCopy => SocketAddrXdpFlags::XDP_ZEROCOPY,
-        };
-    let address = SocketAddrXdp::new(flags, settings.interface, settings.queue);
-    rustix::net::bind(&receiver.socket, &address)?;
-    Ok((receiver, sender))
-}
-
-/// Registers the UMEM and says what the socket is to have.
-fn configure(fd: &OwnedFd, settings: &Settings, start: u64, len: u64) -> io::Result<()> {
-    let count = settings.frames;
-    let registration = XdpUmemReg {
-        addr: start,
-        len,
-        chunk_size: settings.frame_size,
-        headroom: 0,
-        flags: XdpUmemRegFlags::empty(),
-        tx_metadata_len: 0,
-    };
-    sockopt::set_xdp_umem_reg(fd, registration)?;
-    sockopt::set_xdp_umem_fill_ring_size(fd, count)?;
-    sockopt::set_xdp_umem_completion_ring_size(fd, count)?;
-    sockopt::set_xdp_rx_ring_size(fd, count)?;
-    sockopt::set_xdp_tx_ring_size(fd, count)?;
-    // Forced where that is allowed; as much as the system lets everybody have otherwise.
-    if sockopt::set_socket_send_buffer_size_force(fd, SEND_BUFFER).is_err() {
-        let _ = sockopt::set_socket_send_buffer_size(fd, SEND_BUFFER);
-    }
-    if let Some(microseconds) = settings.busy_poll {
-        busy_poll(fd.as_fd(), microseconds)?;
-    }
-    Ok(())
-}
-
 /// Registers a duplicate of a socket with the runtime of the calling thread.
 ///
 /// # Errors
@@ -211,49 +108,6 @@ pub fn watch(socket: BorrowedFd<'_>, interest: Interest) -> io::Result<AsyncFd<O
     let fd = socket.try_clone_to_owned()?;
     // SAFETY: an `OwnedFd` owns the open file that it names until it is dropped, and always names the same.
     unsafe { AsyncFd::register_with_interest(fd, interest) }.map_err(io::Error::from)
-}
-
-fn layout(offset: XdpRingOffset) -> io::Result<Layout> {
-    let place = |at: u64| {
-        usize::try_from(at).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
-    };
-    let flags = offset.flags.ok_or_else(|| {
-        io::Error::new(io::ErrorKind::Unsupported, "AF_XDP without need_wakeup: Linux before 5.4")
-    })?;
-    Ok(Layout {
-        producer: place(offset.producer)?,
-        consumer: place(offset.consumer)?,
-        flags: place(flags)?,
-        entries: place(offset.desc)?,
-    })
-}
-
-/// <https://docs.kernel.org/networking/napi.html#busy-polling>; the numbers are those of asm-generic/socket.h.
-fn busy_poll(socket: BorrowedFd<'_>, microseconds: u32) -> io::Result<()> {
-    const SO_BUSY_POLL: i32 = 46;
-    const SO_PREFER_BUSY_POLL: i32 = 69;
-    const SO_BUSY_POLL_BUDGET: i32 = 70;
-    /// Packets of one look: the driver's own measure.
-    const BUDGET: u32 = 64;
-    for (option, value) in
-        [(SO_PREFER_BUSY_POLL, 1), (SO_BUSY_POLL, microseconds), (SO_BUSY_POLL_BUDGET, BUDGET)]
-    {
-        let len = size_of::<u32>() as libc::socklen_t;
-        // SAFETY: the kernel reads `len` octets of the value, which lives across the call.
-        let result = unsafe {
-            libc::setsockopt(
-                socket.as_raw_fd(),
-                libc::SOL_SOCKET,
-                option,
-                (&raw const value).cast(),
-                len,
-            )
-        };
-        if result != 0 {
-            return Err(io::Error::last_os_error());
-        }
-    }
-    Ok(())
 }
 
 // === impl Receiver ===

@@ -201,7 +201,7 @@ fn flood(checker: &mut Checker<'_>, flood: &schema::Flood, mode: EbpfMode) -> Fl
 }
 
 fn af_xdp(checker: &mut Checker<'_>, ebpf: &schema::Ebpf) -> Option<AfXdp> {
-    let schema::AfXdp { mode, frames, busy_poll } = ebpf.af_xdp;
+    let schema::AfXdp { mode, frames, busy_poll, spare_sockets } = ebpf.af_xdp;
     let transfer = match mode {
         AfXdpMode::Off => return None,
         AfXdpMode::Auto => Transfer::Auto,
@@ -217,7 +217,12 @@ fn af_xdp(checker: &mut Checker<'_>, ebpf: &schema::Ebpf) -> Option<AfXdp> {
         let message = format!("{frames} is no power of two; write {}", frames.next_power_of_two());
         checker.problem("ebpf.af_xdp.frames", message);
     }
-    Some(AfXdp { transfer, frames, busy_poll: (busy_poll > 0).then_some(busy_poll) })
+    Some(AfXdp {
+        transfer,
+        frames,
+        busy_poll: (busy_poll > 0).then_some(busy_poll),
+        spare_sockets: spare_sockets as usize,
+    })
 }
 
 fn interface_exists(name: &str) -> bool {

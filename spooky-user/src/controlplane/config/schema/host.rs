@@ -166,6 +166,10 @@ section! {
         /// driver can; 0 leaves that to interrupts. Set `napi_defer_hard_irqs` and `gro_flush_timeout` of the interface, too,
         /// or interrupts come all the same.
         busy_poll: u32 = "0", "0" ..= "1000", restart;
+        /// Sockets that are kept for each queue, for an interface that is removed and made again: each time takes one, and none can
+        /// be made once the rights of the start are given up. They share the memory of the one at work. With none left, plain
+        /// sockets serve until the next start.
+        spare_sockets: u32 = "8", "0" ..= "64", restart;
     }
 }
 
