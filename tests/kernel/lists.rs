@@ -178,7 +178,7 @@ fn a_hundred_thousand_prefixes_are_written_once() {
 }
 
 /// Entry `number` of the row's lists, IPv4 by turns with IPv6, none in loopback's ranges.
-fn entry(number: u32) -> IpNet {
+pub(crate) fn entry(number: u32) -> IpNet {
     if number.is_multiple_of(2) {
         IpNet::new(std::net::Ipv4Addr::from(0x2000_0000 + number / 2 * 256).into(), 24)
     } else {
