@@ -171,7 +171,7 @@ fn h09_rings_that_are_too_small_lose_packets_and_no_frames() {
     let mut sent = 0;
     while sent < packets {
         let mut sender = stage.pair.clients.command(programs::flood());
-        sender.args(["--interface", PEER, "--mac", &mac_of_edge(&stage), "--kind", "initial"]);
+        sender.args(["--interface", PEER, "--mac", &stage.mac_of_edge(), "--kind", "initial"]);
         sender.args(["--to", &stage.v4.address.to_string(), "--from", "198.51.100.0/24"]);
         sender.args(["--seconds", "60", "--threads", "2", "--packets"]);
         let output = sender.arg((packets - sent).to_string()).output().expect("the sender runs");
@@ -316,7 +316,7 @@ fn a_tagged_frame_is_answered_with_its_tag() {
     python
         .arg("-B")
         .arg(programs::repository().join("tests/clients/tagged.py"))
-        .args([PEER, &mac_of_edge(&stage)]);
+        .args([PEER, &stage.mac_of_edge()]);
     let source = netns::client_v4(0).to_string();
     let (server, port) = (stage.v4.address.ip().to_string(), stage.v4.address.port().to_string());
     let output = python.args([&source, &server, &port, "5"]).output().expect("python runs");
@@ -326,10 +326,4 @@ fn a_tagged_frame_is_answered_with_its_tag() {
     assert_eq!((received, sent), (1.0, 1.0), "{answer}");
     let said = ["tag", "version", "to_us", "checksum"].map(|key| answer[key].clone());
     assert_eq!(said, [json!(5), json!(0), json!(true), json!(0)], "{answer}");
-}
-
-fn mac_of_edge(stage: &Stage) -> String {
-    let mut cat = stage.pair.server.command("cat");
-    let output = cat.arg(format!("/sys/class/net/{EDGE}/address")).output().expect("cat runs");
-    String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }

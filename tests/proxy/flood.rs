@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use spooky_tests::config::Config;
-use spooky_tests::netns::{EDGE, PEER, client_v4};
+use spooky_tests::netns::{PEER, client_v4};
 use spooky_tests::oracle;
 use spooky_tests::scene::SOON;
 use spooky_tests::{programs, soak};
@@ -56,7 +56,7 @@ fn flood(stage: &Stage, kind: &str, rate: u64, seconds: u64) -> Outcome {
     let before = stage.spooky.metrics();
     witness.tell("attack");
     let mut sender = stage.pair.clients.command(programs::flood());
-    sender.args(["--interface", PEER, "--mac", &mac_of_edge(stage), "--kind", kind]);
+    sender.args(["--interface", PEER, "--mac", &stage.mac_of_edge(), "--kind", kind]);
     sender.args(["--to", &stage.v4.address.to_string(), "--from", FLOOD]);
     sender.args(["--rate", &rate.to_string(), "--seconds", &seconds.to_string()]);
     sender.args(["--packets", "20000000", "--threads", "2"]);
@@ -79,12 +79,6 @@ fn flood(stage: &Stage, kind: &str, rate: u64, seconds: u64) -> Outcome {
             .iter()
             .sum(),
     }
-}
-
-fn mac_of_edge(stage: &Stage) -> String {
-    let mut cat = stage.pair.server.command("cat");
-    let output = cat.arg(format!("/sys/class/net/{EDGE}/address")).output().expect("cat runs");
-    String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
 /// The flood's addresses are on the deny list, and answers to them would find their way.

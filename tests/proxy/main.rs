@@ -13,6 +13,7 @@
 //! interface.rs  an interface that is removed and made again under a daemon without rights
 //! steering_at_scale.rs  the same with many connections and a killed daemon
 //! flood.rs      packets that nobody wants, beside an honest client
+//! versions.rs   versions that nobody speaks, answered by the interface
 //! placement.rs     shares of new connections by load           abuse.rs     clients that do harm
 //! trace.rs         packets recorded and judged again, and where they went
 //! lists.rs         access lists that change while spooky runs
@@ -50,3 +51,4 @@ mod steering;
 mod steering_at_scale;
 mod tls;
 mod trace;
+mod versions;

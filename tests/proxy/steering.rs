@@ -66,6 +66,15 @@ pub(crate) fn stage_on(pair: Pair, turn: Turn, configure: impl FnOnce(Config) ->
     Stage { spooky, _backends: backends, v4, v6, _authority: authority, pair, _turn: turn }
 }
 
+impl Stage {
+    /// The hardware address of the server's interface.
+    pub(crate) fn mac_of_edge(&self) -> String {
+        let mut cat = self.pair.server.command("cat");
+        let output = cat.arg(format!("/sys/class/net/{EDGE}/address")).output().expect("cat runs");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+}
+
 /// What the counters say about steering since `before`.
 #[derive(Debug)]
 pub(crate) struct Steered {

@@ -12,6 +12,7 @@
 //! hostile.rs     a backend that breaks HTTP/2                      programs.rs  where the binaries are
 //! control.rs     the control socket and `spooky ctl`
 //! http1.rs       one GET, for the admin port                    oracle.rs     an honest client beside an attack
+//! empty.rs       an XDP program that does nothing
 //! bpf.rs         the maps a daemon holds                           ports.rs     free ports; process.rs a child as a guard
 //! ../load/       socket.rs, train.rs, timers.rs: GSO, GRO and deadlines of the load generator and the floor server
 //! ```
@@ -22,6 +23,7 @@ pub mod certs;
 pub mod clients;
 pub mod config;
 pub mod control;
+pub mod empty;
 pub mod hostile;
 pub mod http1;
 pub mod metrics;

@@ -6,7 +6,6 @@
 //! figure has the empty program's beside it, taken in the same moment, and with `--against` another object's: their
 //! difference and their ratio hold on a busy machine as well, where the times themselves do not.
 
-mod empty;
 mod lists;
 
 #[path = "../../kernel/frames.rs"]
@@ -22,6 +21,7 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 use spooky_common::cid::{LocalKey, Owner};
+use spooky_tests::empty::Empty;
 
 use frames::{frame, long, our_cid, short};
 use lists::{Family, Sources};
@@ -127,7 +127,7 @@ fn measure(options: &Options) -> Result<Option<Value>, String> {
         let Some(rigs) = loaded(&object, &sources, &key) else { return Ok(None) };
         others = rigs;
     }
-    let mut baseline = empty::load();
+    let mut baseline = Empty::load();
     let mut rows = rows(&sizes);
     let our_id = short(&our_cid(&key, 0, OWNER, 9));
     let initial = long(0xc0, 1, &[7; 8]);
@@ -135,7 +135,7 @@ fn measure(options: &Options) -> Result<Option<Value>, String> {
         for row in &mut rows {
             let payload = if row.kind == Kind::Initial { &initial } else { &our_id };
             let octets = octets(&sources[row.rig], row.kind, row.family, repetition, payload);
-            row.empty.push(empty::nanoseconds(&mut baseline, &octets, options.repeat));
+            row.empty.push(baseline.nanoseconds(&octets, options.repeat));
             let mut both = [Some(&mut rigs[row.rig]), others.get_mut(row.rig)];
             let mut figures = [&mut row.nanoseconds, &mut row.other];
             // By turns the one and the other first: what grows or fades meanwhile favours neither.

@@ -196,7 +196,8 @@ section! {
         /// Packets that open connections, counted for each IPv4 /24 and IPv6 /48.
         new_connections: NewConnections = "{}";
         /// Version Negotiation packets a second that XDP sends itself, in all; packets of other versions beyond it are dropped. 0
-        /// leaves them to the workers. The interface's driver must be able to send from XDP, and must leave VLAN tags in frames.
+        /// leaves them to the workers. The interface's driver must be able to send from XDP (a veth loses what is sent so
+        /// unless its other side has an XDP program, too), and must leave VLAN tags in frames.
         version_negotiation: u32 = "0", "0" ..= "1000000", live;
     }
 }

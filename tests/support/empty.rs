@@ -1,9 +1,9 @@
-//! The least an XDP program can do, `return XDP_PASS`, as an ELF object made here: what is left of a figure without it
-//! is the program's own, the rest is the kernel's loop around it.
+//! The least an XDP program can do, `return XDP_PASS`, as an ELF object made here. Its time is the kernel's loop around
+//! every program; and a veth takes what the other side sends from XDP only if it has a program, too.
 
 use aya::{
     Ebpf,
-    programs::{TestRun as _, TestRunOptions, Xdp},
+    programs::{TestRun as _, TestRunOptions, Xdp, XdpMode},
 };
 
 const NAME: &str = "empty";
@@ -14,23 +14,45 @@ const HEADER_LEN: usize = 64;
 /// Names of sections and symbols, one table for both: offsets 1 `xdp`, 5 `empty`, 11 `strings`, 19 `symbols`.
 const STRINGS: &[u8] = b"\0xdp\0empty\0strings\0symbols\0";
 
-/// Loads it.
-///
-/// # Panics
-/// When the kernel refuses it; the caller has loaded a program before.
-pub(crate) fn load() -> Ebpf {
-    let mut ebpf = Ebpf::load(&object()).expect("two instructions and their names");
-    let program: &mut Xdp = ebpf.program_mut(NAME).expect("in the object").try_into().expect("XDP");
-    program.load().expect("the verifier accepts two instructions");
-    ebpf
-}
+/// The program, loaded. What it is attached to it leaves when it is dropped.
+#[derive(Debug)]
+pub struct Empty(Ebpf);
 
-/// Mean nanoseconds of a run.
-pub(crate) fn nanoseconds(ebpf: &mut Ebpf, frame: &[u8], repeat: u32) -> f64 {
-    let program: &mut Xdp = ebpf.program_mut(NAME).expect("in the object").try_into().expect("XDP");
-    let options = TestRunOptions { data_in: Some(frame), repeat, ..TestRunOptions::new() };
-    let result = program.test_run(options).expect("test run");
-    result.duration.as_nanos() as f64
+// === impl Empty ===
+
+impl Empty {
+    /// Loads it.
+    ///
+    /// # Panics
+    /// When the kernel refuses it; ask [`crate::privilege::kernel`] first.
+    #[must_use]
+    pub fn load() -> Self {
+        let mut empty = Self(Ebpf::load(&object()).expect("two instructions and their names"));
+        empty.program().load().expect("the verifier accepts two instructions");
+        empty
+    }
+
+    /// Attaches it to an interface of this thread's namespace, in the driver.
+    ///
+    /// # Panics
+    /// When that is not possible.
+    pub fn attach(&mut self, interface: &str) {
+        self.program().attach(interface, XdpMode::Driver).expect("the driver takes a program");
+    }
+
+    /// Mean nanoseconds of a run over a frame.
+    ///
+    /// # Panics
+    /// When the kernel does not run it.
+    pub fn nanoseconds(&mut self, frame: &[u8], repeat: u32) -> f64 {
+        let options = TestRunOptions { data_in: Some(frame), repeat, ..TestRunOptions::new() };
+        let result = self.program().test_run(options).expect("test run");
+        result.duration.as_nanos() as f64
+    }
+
+    fn program(&mut self) -> &mut Xdp {
+        self.0.program_mut(NAME).expect("in the object").try_into().expect("XDP")
+    }
 }
 
 /// A relocatable 64-bit little-endian ELF file for BPF: code, strings, symbols, section headers.
