@@ -1,6 +1,7 @@
 //! The way past the network stack: AF_XDP sockets at the receive queues of a veth pair. The counters prove which way packets
 //! took, and that no frame of the shared memory is lost.
 
+use std::net::UdpSocket;
 use std::process::Output;
 use std::time::{Duration, Instant};
 
@@ -78,6 +79,39 @@ fn a_hundred_requests_of_either_family_go_past_the_stack() {
         assert_eq!(received, datagrams, "one client keeps to its queue");
     }
     assert_no_frame_is_lost(&stage);
+}
+
+/// Each packet comes when the worker has nothing else to do; none may wait for its heartbeat, which comes every 100 ms.
+#[test]
+fn a_packet_that_comes_alone_wakes_the_worker() {
+    let test = "a_packet_that_comes_alone_wakes_the_worker";
+    let Some(stage) = bypassed(test, json!({ "mode": "copy" })) else { return };
+    let before = stage.spooky.metrics();
+    // A version nobody speaks (RFC 8999 section 6): answered at once, and nothing else comes of it.
+    let mut question = vec![0xc0, 0x1a, 0x2a, 0x3a, 0x4a, 8];
+    question.extend([7; 8]);
+    question.push(0);
+    question.resize(1200, 0);
+    let server = stage.v4.address;
+    let mut times = stage.pair.clients.run(|| {
+        let socket = UdpSocket::bind((netns::client_v4(0), 0)).expect("the address is set");
+        socket.set_read_timeout(Some(SOON)).expect("a timeout can be set");
+        let mut ask = |number| {
+            question[6] = number;
+            let (begun, mut answer) = (Instant::now(), [0; 1500]);
+            socket.send_to(&question, server).expect("there is a route");
+            socket.recv_from(&mut answer).expect("an answer comes");
+            // Our destination ID is the answer's source ID, behind its empty destination ID.
+            assert_eq!(answer[7], number, "the answer to another question");
+            begun.elapsed()
+        };
+        (0..31).map(&mut ask).collect::<Vec<Duration>>()
+    });
+    let (received, sent, _) = passed(&stage, &before);
+    assert_eq!((received, sent), (31.0, 31.0));
+    times.sort_unstable();
+    println!("{test}: {:?} to {:?}, median {:?}", times[0], times[30], times[15]);
+    assert!(times[15] < Duration::from_millis(50), "{times:?}");
 }
 
 /// Requests, one after the other on new connections, until one is answered that went past the stack, or by the sockets.

@@ -168,6 +168,16 @@ impl Bypass {
         Poll::Ready(())
     }
 
+    /// The turn is over: what was sent goes out, all of it with as few calls as can be.
+    pub(super) fn finish(&mut self, cx: &mut Context<'_>) {
+        self.outgoing.iter_mut().for_each(|queue| queue.finish(cx));
+    }
+
+    /// The worker is about to end.
+    pub(super) fn flush(&mut self) {
+        self.outgoing.iter_mut().for_each(Outgoing::flush);
+    }
+
     /// Reads what the kernel has counted, when it is time, and tries queues that did not send.
     pub(super) fn look(&mut self, now: Instant) {
         let rested = |at| now.saturating_duration_since(at) >= LOOK;
@@ -235,26 +245,49 @@ impl Worker {
         let mut queues = std::mem::take(&mut self.bypass.incoming);
         let mut more = false;
         for (place, queue) in queues.iter_mut().enumerate() {
-            match queue.poll_receive(cx) {
-                Poll::Ready(Ok(())) => more |= self.take_frames(place, queue, now),
-                Poll::Ready(Err(error)) => {
-                    // The interface is gone; the control plane will say so, too.
-                    self.metrics.receive_errors.inc();
-                    tracing::debug!(worker = %self.id, %error, "AF_XDP does not receive");
-                    more = true;
-                }
-                Poll::Pending => {}
-            }
+            more |= self.receive_by(place, queue, cx, now);
         }
         self.bypass.incoming = queues;
         more
     }
 
-    fn take_frames(&mut self, place: usize, queue: &mut Incoming, now: Instant) -> bool {
+    /// Until the queue has nothing, and says so by itself when that changes; `true` when it has had its share before.
+    fn receive_by(
+        &mut self,
+        place: usize,
+        queue: &mut Incoming,
+        cx: &mut Context<'_>,
+        now: Instant,
+    ) -> bool {
+        let mut left = FRAMES;
+        while left > 0 {
+            match queue.poll_receive(cx) {
+                Poll::Ready(Ok(())) => left -= self.take_frames(place, queue, left, now),
+                Poll::Ready(Err(error)) => {
+                    // The interface is gone; the control plane will say so, too.
+                    self.metrics.receive_errors.inc();
+                    tracing::debug!(worker = %self.id, %error, "AF_XDP does not receive");
+                    return true;
+                }
+                Poll::Pending => return false,
+            }
+        }
+        true
+    }
+
+    /// Takes what has come, at most so many frames, and gives them back. Returns how many there were, and 1 at least: what
+    /// cannot be taken is no reason to look for ever.
+    fn take_frames(
+        &mut self,
+        place: usize,
+        queue: &mut Incoming,
+        most: usize,
+        now: Instant,
+    ) -> usize {
         let snapshot = self.context.snapshot();
         let interface = queue.interface;
         let mut taken = 0;
-        while taken < FRAMES {
+        while taken < most {
             let Some(frame) = queue.take() else { break };
             taken += 1;
             self.metrics.af_xdp_frames_received.inc();
@@ -263,7 +296,7 @@ impl Worker {
             }
         }
         queue.refill();
-        taken == FRAMES
+        taken.max(1)
     }
 
     /// `None`: there is no datagram for a listener in it.

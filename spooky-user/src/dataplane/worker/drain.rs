@@ -84,6 +84,7 @@ impl Worker {
     /// The last act: whoever is still connected learns of it now instead of by a time-out.
     pub(super) fn end(&mut self) {
         self.cut(|_| true);
+        self.bypass.flush();
         self.context.pools.drain();
     }
 

@@ -167,6 +167,7 @@ impl Worker {
             fault::strike(Point::Worker, "/fault/worker");
         }
         self.progress_closing(now);
+        self.bypass.finish(cx);
         if self.draining && self.has_drained() {
             return Poll::Ready(());
         }

@@ -269,6 +269,12 @@ impl Sender {
         true
     }
 
+    /// Frames in the TX ring, those that the kernel was not told of among them.
+    #[must_use]
+    pub fn pushed(&self) -> u32 {
+        self.tx.pushed()
+    }
+
     /// Has the kernel send what was pushed. Returns how many times it was called for that.
     ///
     /// # Errors

@@ -144,6 +144,12 @@ impl<T: Entry> Producer<T> {
         self.0.needs_wakeup()
     }
 
+    /// Entries that the kernel has not taken, those that are not published among them.
+    pub(super) fn pushed(&self) -> u32 {
+        let ring = &self.0;
+        ring.own.wrapping_sub(ring.consumer().load(Ordering::Acquire)).min(ring.size)
+    }
+
     /// Published entries that the kernel has not taken.
     pub(super) fn waiting(&self) -> u32 {
         self.0.filled()

@@ -23,6 +23,10 @@ use crate::sys::xsk::{self, Audit, Receiver, Sender, Statistics};
 /// comes at the latest with its heartbeat.
 const WAKES: usize = 4;
 
+/// Frames in the ring at which the kernel is called before the turn is over: enough for a call to be nothing beside them, few
+/// enough for the wire to have work while the next ones are made.
+const BATCH: u32 = 64;
+
 /// An AF_XDP socket as the control plane hands it over.
 #[derive(Debug)]
 pub struct Opened {
@@ -61,7 +65,9 @@ pub struct Outgoing {
     sender: Sender,
     readiness: AsyncFd<OwnedFd>,
     mtu: usize,
-    /// Some of what was pushed is still in the ring.
+    /// The kernel does not know of all that was pushed.
+    unsaid: bool,
+    /// Some of what the kernel knows of is still in the ring.
     owing: bool,
     /// The kernel does not send for this queue: the interface is down or gone.
     down: bool,
@@ -90,7 +96,15 @@ pub fn take_over(opened: Opened) -> io::Result<(Incoming, Outgoing)> {
     let writable = xsk::watch(receiver.socket(), Interest::WRITABLE)?;
     Ok((
         Incoming { number, interface, receiver, readiness: readable, busy_poll },
-        Outgoing { sender, readiness: writable, mtu, owing: false, down: false, wakeups: 0 },
+        Outgoing {
+            sender,
+            readiness: writable,
+            mtu,
+            unsaid: false,
+            owing: false,
+            down: false,
+            wakeups: 0,
+        },
     ))
 }
 
@@ -161,15 +175,20 @@ impl Incoming {
 // === impl Outgoing ===
 
 impl Outgoing {
-    /// Sends a train to a neighbour, whole or not at all.
+    /// Sends a train to a neighbour, whole or not at all; at the latest with the next [`Self::finish`].
     pub fn send(&mut self, train: Train<'_>, link: &Link) -> Sent {
         let segment = train.segment_size.clamp(1, train.bytes.len().max(1));
         if self.down || frame::packet_len(train.path.peer, segment) > self.mtu {
             return Sent::Not;
         }
-        if self.sender.free() < train.bytes.len().div_ceil(segment) {
-            return Sent::Full;
+        let segments = train.bytes.len().div_ceil(segment);
+        if self.sender.free() < segments {
+            self.flush();
+            if self.sender.free() < segments {
+                return Sent::Full;
+            }
         }
+        self.unsaid = true;
         for payload in train.bytes.chunks(segment) {
             if !self.sender.push(|frame| frame::build(frame, link, train.path, payload)) {
                 // Not for want of frames, of which there are enough. All goes the other way, some of it twice.
@@ -177,12 +196,24 @@ impl Outgoing {
                 return Sent::Not;
             }
         }
-        self.flush();
+        if self.sender.pushed() >= BATCH {
+            self.flush();
+        }
         Sent::All
+    }
+
+    /// The turn is over: has the kernel send what it was not told of yet, and asks to be woken when it does not.
+    pub fn finish(&mut self, cx: &mut Context<'_>) {
+        if self.unsaid {
+            self.flush();
+        }
+        // Pending: its waker is set.
+        let _ = self.poll_flush(cx);
     }
 
     /// Has the kernel send what is in the ring; tells whether the interface is up.
     pub fn flush(&mut self) {
+        self.unsaid = false;
         match self.sender.flush() {
             Ok(kicks) => {
                 self.wakeups += kicks;
