@@ -1,6 +1,7 @@
 //! The Internet checksum: RFC 1071. Imports nothing of the crate.
 
-/// A sum under way, not folded. Octets count in network order.
+/// A sum under way, not folded, in the machine's order of octets: the sum of swapped words is the sum with its octets swapped
+/// (RFC 1071 section 2 (B)).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Sum(u64);
 
@@ -10,18 +11,18 @@ impl Sum {
     pub(super) fn octets(self, octets: &[u8]) -> Self {
         // Any word size will do (RFC 1071 section 2): four octets at once, 2^32 of them before 64 bits are full.
         let (words, rest) = octets.as_chunks::<4>();
-        let sum: u64 = words.iter().map(|word| u64::from(u32::from_be_bytes(*word))).sum();
+        let sum: u64 = words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum();
         let mut last = [0; 4];
         for (to, from) in last.iter_mut().zip(rest) {
             *to = *from;
         }
-        Self(self.0 + sum + u64::from(u32::from_be_bytes(last)))
+        Self(self.0 + sum + u64::from(u32::from_ne_bytes(last)))
     }
 
     /// Adds a number of 16 bits.
     #[must_use]
     pub(super) fn number(self, number: u16) -> Self {
-        Self(self.0 + u64::from(number))
+        Self(self.0 + u64::from(number.to_be()))
     }
 
     /// The checksum: 0 when what was added held a right one.
@@ -31,7 +32,7 @@ impl Sum {
         while sum > 0xffff {
             sum = (sum >> 16) + (sum & 0xffff);
         }
-        !u16::try_from(sum).unwrap_or(0)
+        !u16::from_be(u16::try_from(sum).unwrap_or(0))
     }
 }
 
