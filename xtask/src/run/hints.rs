@@ -1,9 +1,10 @@
 //! How to try the spooky that `run` started: lines that work with what is installed here.
 
-use super::{ADMIN, EDGE_PORT, http};
+use super::{ADMIN, EDGE_PORT, config, http};
 use crate::command::{output, root, say, which};
 use crate::setup;
 use std::fmt::Write as _;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// The interface config/dev.yaml attaches the XDP program to.
@@ -18,15 +19,30 @@ pub(super) fn offer_client() {
     }
 }
 
-pub(super) fn how_to_try() -> String {
+pub(super) fn how_to_try(bin: &Path) -> String {
     // By address: the listener has no IPv6 side, and a browser that is told to use QUIC does not fall back from ::1.
     let url = format!("https://127.0.0.1:{EDGE_PORT}/");
     let mut text = format!("\nspooky serves {url} (HTTP/3)\n\n");
     // Writing to a String cannot fail.
     let _ = write!(text, "  client    {}\n  browser   {}\n", client(&url), browser(&url));
     let _ = writeln!(text, "  metrics   curl http://{ADMIN}/metrics");
+    if config::has_socket() {
+        let _ = writeln!(
+            text,
+            "  control   {}   (or steering, list, block 192.0.2.0/24 --ttl 10m)",
+            control(bin)
+        );
+    }
     let _ = write!(text, "  kernel    {}\n\nCtrl-C ends all of it.\n", kernel());
     text
+}
+
+/// The socket is root's where `run` is.
+fn control(bin: &Path) -> String {
+    let sudo = if std::env::var_os("SUDO_UID").is_some() { "sudo " } else { "" };
+    let program = bin.join("spooky");
+    let program = program.strip_prefix(root()).unwrap_or(&program);
+    format!("{sudo}{} ctl --socket {} status", program.display(), config::SOCKET)
 }
 
 fn client(url: &str) -> String {

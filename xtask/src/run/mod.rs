@@ -1,6 +1,7 @@
 //! `run`: from a fresh clone to a proxy that serves, in one command. Builds, makes the development
 //! certificate, and hands over to `supervise`, as root where that can be had.
 
+mod config;
 mod hints;
 mod http;
 mod supervise;
@@ -41,6 +42,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     let bin = build(release)?;
     let mut devcert = Command::new(bin.join("spooky-devcert"));
     step("development certificate", devcert.current_dir(root()).arg("target/dev"))?;
+    config::write()?;
     hints::offer_client();
 
     let privilege = Privilege::find();

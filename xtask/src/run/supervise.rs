@@ -1,7 +1,7 @@
 //! Starts the two backends and spooky, says how to try them, and ends them in order: spooky first,
 //! so that it can drain into living backends. Builds nothing and installs nothing.
 
-use super::{ADMIN, BACKENDS, CONFIG, LOOK, Stop, child_command, ended, hints, http, signal};
+use super::{ADMIN, BACKENDS, LOOK, Stop, child_command, config, ended, hints, http, signal};
 use crate::command::{Failure, cannot_start, line, output, say};
 use rustix::process::Signal;
 use std::io::{BufRead as _, BufReader};
@@ -50,7 +50,7 @@ pub(super) fn supervise(bin: &Path, stop: &Stop) -> Result<(), Failure> {
     if !wait_until_healthy(&mut spooky, stop)? {
         return end(spooky, backends, stop);
     }
-    say(hints::how_to_try());
+    say(hints::how_to_try(bin));
     loop {
         if stop.take() {
             return end(spooky, backends, stop);
@@ -129,7 +129,7 @@ fn as_invoking_user(command: &mut Command) {
 
 fn start_spooky(bin: &Path) -> Result<Running, Failure> {
     let mut command = child_command(&bin.join("spooky"));
-    command.args(["run", "--config", CONFIG]);
+    command.args(["run", "--config", config::WRITTEN]);
     let child = command.spawn().map_err(|error| cannot_start(&command, &error))?;
     Ok(Running { name: "spooky", again: line(&command), child })
 }
