@@ -64,6 +64,9 @@ pub const CAPTURES: &str = "CAPTURES";
 pub const PROGRAMS: &str = "PROGRAMS";
 /// AF_XDP sockets by receive queue.
 pub const XSKS: &str = "XSKS";
+/// Longest Ethernet frame that is redirected to an AF_XDP socket. Frames of its memory have 2,048 octets, of which the kernel
+/// keeps 256 (`XDP_PACKET_HEADROOM`); it drops what is longer. No connection takes a datagram of that length.
+pub const REDIRECT_OCTETS_MAX: usize = 2048 - 256;
 /// Read-only section that holds [`crate::LAYOUT_VERSION`].
 pub const LAYOUT: &str = ".rodata.layout";
 

@@ -6,6 +6,7 @@ use aya_ebpf::{
 };
 use spooky_common::{
     counter::Counter,
+    map::REDIRECT_OCTETS_MAX,
     verdict::{self, Tables as _, Verdict},
 };
 
@@ -30,6 +31,10 @@ pub fn ingress(context: &XdpContext) -> u32 {
             // SAFETY: the context is the one the kernel called with. Comes back only if the program is not there.
             let _missing = unsafe { PROGRAMS.tail_call(context, 0) };
             (XDP_PASS, Counter::XdpNewFlow)
+        }
+        // It would be lost there: the stack has room for it.
+        Verdict::Redirect(_, why) if context.data() + REDIRECT_OCTETS_MAX < context.data_end() => {
+            (XDP_PASS, why.passed())
         }
         Verdict::Redirect(queue, why) => match XSKS.redirect(queue, 0) {
             Ok(action) => (action, verdict.counter()),

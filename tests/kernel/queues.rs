@@ -7,12 +7,12 @@ use rustix::net::{AddressFamily, SocketType};
 use spooky_common::{
     cid::Owner,
     counter::Counter,
-    map::{Queue, XSKS_CAPACITY},
+    map::{Queue, REDIRECT_OCTETS_MAX, XSKS_CAPACITY},
 };
 use spooky_user::controlplane::kernel::{KernelError, Mode, QueueShare};
 
 use crate::{
-    fixtures::{self, OWNER},
+    fixtures::{self, Fixture, OWNER},
     group::{desired, kernel, settings},
     rig::{self, XDP_PASS},
     xdp_verdicts::check,
@@ -80,6 +80,39 @@ fn h01_without_its_socket_a_queue_passes() {
     rig.socket(socket.as_fd());
     drop(socket);
     check(&mut rig, &setup, &passed());
+}
+
+/// The kernel drops what is longer than a frame of the socket's memory; the stack does not.
+#[test]
+fn h09_what_is_too_long_for_the_socket_goes_to_the_stack() {
+    let Some(mut rig) = rig::load("long frames") else { return };
+    let Some(socket) = socket("long frames") else { return };
+    let mut setup = fixtures::setup();
+    setup.queue = Queue::live(OWNER, 256);
+    setup.socket = true;
+    rig.apply(&setup);
+    rig.socket(socket.as_fd());
+    let of = |len: usize, verdict, counter| {
+        let short = fixtures::on_its_queue(256);
+        let mut octets = short.into_iter().next().expect("there are some").octets;
+        octets.resize(len, 0);
+        Fixture {
+            name: "short, of the queue's owner, and more behind it",
+            octets,
+            verdict,
+            counter,
+        }
+    };
+    let fits = REDIRECT_OCTETS_MAX;
+    check(
+        &mut rig,
+        &setup,
+        &[
+            of(fits, rig::XDP_REDIRECT, Counter::XdpRedirected),
+            of(fits + 1, XDP_PASS, Counter::XdpOwner),
+            of(3_000, XDP_PASS, Counter::XdpOwner),
+        ],
+    );
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Each fixture through the kernel: verdict, counter delta, the host's opinion; then cut at every octet.
 
-use spooky_common::{answer, counter::Counter, frame::udp, verdict};
+use spooky_common::{answer, counter::Counter, frame::udp, map::REDIRECT_OCTETS_MAX, verdict};
 
 use crate::{
     fixtures::{self, Fixture},
@@ -150,7 +150,9 @@ pub(crate) fn on_host(setup: &Setup, octets: &[u8]) -> (u32, Counter) {
         verdict::Verdict::Drop(reason, _) => (XDP_DROP, reason.counter()),
         verdict::Verdict::Answer if answers(octets) => (XDP_TX, verdict.counter()),
         verdict::Verdict::Answer => (XDP_PASS, Counter::XdpNewFlow),
-        verdict::Verdict::Redirect(..) if setup.socket => (XDP_REDIRECT, verdict.counter()),
+        verdict::Verdict::Redirect(..) if setup.socket && octets.len() <= REDIRECT_OCTETS_MAX => {
+            (XDP_REDIRECT, verdict.counter())
+        }
         verdict::Verdict::Redirect(_, why) => (XDP_PASS, why.passed()),
     }
 }

@@ -12,8 +12,6 @@ pub enum QueueError {
     Links(io::Error),
     /// The interface is not there.
     NoInterface(String),
-    /// Packets may be larger than a frame.
-    Mtu(u32),
     /// A socket cannot be had.
     Socket {
         /// Of this receive queue.
@@ -30,11 +28,6 @@ impl fmt::Display for QueueError {
         match self {
             Self::Links(error) => write!(f, "the interfaces cannot be asked for: {error}"),
             Self::NoInterface(name) => write!(f, "there is no interface {name:?}"),
-            Self::Mtu(mtu) => write!(
-                f,
-                "packets of an MTU of {mtu} do not fit into a frame; lower it to 3,500 or less \
-                 (ip link set mtu)"
-            ),
             Self::Socket { queue, error } => {
                 write!(f, "receive queue {queue}: {error}")?;
                 f.write_str(match error.kind() {

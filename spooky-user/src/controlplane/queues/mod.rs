@@ -4,9 +4,7 @@
 //!
 //! ```text
 //!  stock ──open──▶ at work ──a worker ends──▶ home ──it is started again──▶ at work ──the interface is gone──▶ closed
-//!    ▲               │▲                                                                                         │
-//!    │               ▼└─ its MTU fits again                                                                     │
-//!    │             held back: the MTU is larger than a frame                                                    │
+//!    ▲                                                                                                         │
 //!    └──────────────── the interface is there again: XDP is attached, and the next socket of the stock is opened ┘
 //! ```
 
@@ -24,17 +22,14 @@ use spooky_common::map::XSKS_CAPACITY;
 pub use self::error::QueueError;
 use super::config::AfXdp;
 use super::kernel::{Kernel, QueueShare, Running, WorkerSlot};
-use crate::dataplane::packet::xdp::frame::HEADERS_OCTETS_MAX;
 use crate::dataplane::packet::xdp::{Home, Opened};
 use crate::dataplane::worker::Handle;
 use crate::dataplane::worker::inbox::Order;
 use crate::sys::link::{Link, Links};
 use crate::sys::xsk::{self, Receiver, Sender, Stock};
 
-/// The kernel keeps so much of each frame that it writes (`XDP_PACKET_HEADROOM`).
-const HEADROOM: u32 = 256;
-/// Frames are of these sizes.
-const FRAME_SIZES: [u32; 2] = [2048, 4096];
+/// Octets of a frame: XDP redirects what fits (`REDIRECT_OCTETS_MAX`), whatever the MTU.
+const FRAME: u32 = 2048;
 /// Sockets at an interface that is gone are closed within a few turns of their workers.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How often XDP is attached anew where that was refused, and the queues of an interface are counted.
@@ -65,9 +60,6 @@ pub struct Queues {
     given: BTreeMap<u32, u8>,
     /// Sockets that have no worker: new ones, and those of workers that have ended.
     home: Arc<Home>,
-    frame_size: Option<u32>,
-    /// Packets may be larger than a frame.
-    too_large: bool,
     zero_copy: bool,
 }
 
@@ -94,8 +86,6 @@ impl Queues {
             tried: BTreeSet::new(),
             given: BTreeMap::new(),
             home: Arc::new(Home::new(XSKS_CAPACITY as usize)),
-            frame_size: None,
-            too_large: false,
             zero_copy: false,
         };
         queues.at = queues.find().ok().flatten();
@@ -133,10 +123,8 @@ impl Queues {
         link: Link,
         queue: u32,
     ) -> Result<Opened, QueueError> {
-        let frame_size = frame_size(link.mtu).ok_or(QueueError::Mtu(link.mtu))?;
-        self.frame_size = Some(frame_size);
         let AfXdp { frames, busy_poll, .. } = wanted;
-        let settings = xsk::Settings { frames, frame_size, busy_poll };
+        let settings = xsk::Settings { frames, frame_size: FRAME, busy_poll };
         let failed = |error| QueueError::Socket { queue, error };
         let mut stock = Stock::new(&settings, 1 + wanted.spare_sockets).map_err(failed)?;
         let place = xsk::Place { interface: link.index, queue, transfer: wanted.transfer };
@@ -166,7 +154,6 @@ impl Queues {
             self.open_next(link, now);
         }
         self.give(kernel, workers, link);
-        self.look_at_mtu(link);
     }
 
     /// The interface is gone, or another one of its name.
@@ -243,21 +230,6 @@ impl Queues {
         }
     }
 
-    fn look_at_mtu(&mut self, link: Link) {
-        let Some(wanted) = self.af_xdp.filter(|_| !self.given.is_empty()) else { return };
-        let fits = self.frame_size.is_some_and(|size| frame_size(link.mtu) <= Some(size))
-            && frame_size(link.mtu).is_some();
-        if fits == self.too_large {
-            self.too_large = !fits;
-            let (mtu, frames) = (link.mtu, wanted.frames);
-            if fits {
-                tracing::info!(mtu, frames, "AF_XDP: packets fit into frames again");
-            } else {
-                tracing::warn!("no AF_XDP: {}", QueueError::Mtu(mtu));
-            }
-        }
-    }
-
     /// Workers get the sockets of their queues: new ones, and one that was started again those that its predecessor had.
     fn give(&mut self, kernel: &mut Kernel, workers: &[Handle], link: Link) {
         for _ in 0..self.home.len() {
@@ -308,7 +280,7 @@ impl Queues {
     /// What the kernel shall redirect. `wildcard`: some listener takes packets to any address.
     #[must_use]
     pub fn shares(&self, workers: &[WorkerSlot], wildcard: bool) -> Vec<QueueShare> {
-        if self.too_large || self.held_back(wildcard) {
+        if self.held_back(wildcard) {
             return Vec::new();
         }
         shares::shares(&self.given, workers, self.generation)
@@ -376,27 +348,5 @@ fn opened(wanted: AfXdp, link: Link, queue: u32, (receiver, sender): (Receiver, 
         busy_poll: wanted.busy_poll.is_some(),
         receiver,
         sender,
-    }
-}
-
-/// Octets of a frame that holds the largest packet; `None` when none does.
-fn frame_size(mtu: u32) -> Option<u32> {
-    // Ethernet and two tags; those of IP and UDP are inside the MTU.
-    let link = HEADERS_OCTETS_MAX as u32 - 48;
-    FRAME_SIZES.into_iter().find(|size| mtu.saturating_add(link + HEADROOM) <= *size)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_frame_holds_what_the_interface_carries() {
-        assert_eq!(frame_size(1_500), Some(2048));
-        assert_eq!(frame_size(1_770), Some(2048));
-        assert_eq!(frame_size(1_771), Some(4096));
-        assert_eq!(frame_size(3_500), Some(4096));
-        assert_eq!(frame_size(9_000), None);
-        assert_eq!(frame_size(u32::MAX), None);
     }
 }

@@ -28,7 +28,7 @@ const SEND_BUFFER: usize = 8 << 20;
 pub struct Settings {
     /// Frames of each direction; a power of two.
     pub frames: u32,
-    /// Octets of a frame, 2048 or 4096. The kernel keeps 256 of them for itself in received ones.
+    /// Octets of a frame, 2048 or 4096. The kernel keeps 256 of them for itself in received ones, and drops what does not fit.
     pub frame_size: u32,
     /// Poll the driver from the worker for so many microseconds (`SO_PREFER_BUSY_POLL`).
     pub busy_poll: Option<u32>,

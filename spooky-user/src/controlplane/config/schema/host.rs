@@ -159,8 +159,7 @@ section! {
         /// where the driver can. Needs `ebpf.mode` `xdp` and CAP_NET_RAW; what cannot be had is treated as `ebpf.on_failure`
         /// says.
         mode: AfXdpMode = "off", restart;
-        /// Frames in each direction for each queue, a power of two. Each takes 2 KiB, or 4 KiB where the interface's MTU is above
-        /// 1,750 octets: 8 MiB a queue by default.
+        /// Frames in each direction for each queue, a power of two. Each takes 2 KiB: 8 MiB a queue by default.
         frames: u32 = "2048", "128" ..= "32768", restart;
         /// Have the worker poll the driver for so many microseconds when it looks for packets (SO_PREFER_BUSY_POLL), where the
         /// driver can; 0 leaves that to interrupts. Set `napi_defer_hard_irqs` and `gro_flush_timeout` of the interface, too,

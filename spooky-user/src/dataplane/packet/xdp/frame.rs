@@ -28,9 +28,6 @@ const HOPS: u8 = 64;
 /// IPv4: never cut this into fragments (RFC 9000 section 14).
 const DONT_FRAGMENT: [u8; 2] = [0x40, 0];
 
-/// Octets before the payload of a datagram, at most.
-pub const HEADERS_OCTETS_MAX: usize = LINK_OCTETS_MAX + IPV6_OCTETS + UDP_OCTETS;
-
 /// Everything before the IP header of frames to one neighbour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Link {
