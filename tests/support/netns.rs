@@ -75,14 +75,22 @@ impl Pair {
     /// # Panics
     /// When `ip` or `ethtool` fail: there is one already, say.
     pub fn link(&self, queues: u32) {
+        self.link_as(EDGE, queues);
+    }
+
+    /// The same, but the server's interface has this name.
+    ///
+    /// # Panics
+    /// As [`Pair::link`].
+    pub fn link_as(&self, name: &str, queues: u32) {
         let queues = queues.to_string();
         let sizes = ["numrxqueues", &queues, "numtxqueues", &queues];
-        let mut link = vec!["link", "add", EDGE];
+        let mut link = vec!["link", "add", name];
         link.extend(sizes);
         link.extend(["type", "veth", "peer", "name", PEER, "netns", &self.clients.name]);
         link.extend(sizes);
         self.server.ip(&link);
-        self.server.join(EDGE, &[SERVER_V4, SERVER_V6]);
+        self.server.join(name, &[SERVER_V4, SERVER_V6]);
         let clients: Vec<IpAddr> =
             (0..CLIENTS).flat_map(|n| [client_v4(n), client_v6(n)]).collect();
         self.clients.join(PEER, &clients);
