@@ -1,12 +1,14 @@
-//! What a run cost and how it went: CPU time and memory of processes, latencies, failures by kind.
+//! What a run cost and how it went: CPU time of processes and of the machine, memory, latencies, failures by kind.
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::histogram::Histogram;
 
+/// An answer that takes longer is late: most who wait for a page have gone by then.
+const LATE: Duration = Duration::from_secs(1);
 /// Clock ticks of /proc (USER_HZ) a second; fixed in Linux's interface on every architecture that has io_uring.
 const TICKS: u64 = 100;
 
@@ -17,6 +19,15 @@ pub(crate) struct Cpu {
     pub(crate) system: Duration,
     /// Both together, by a clock that is finer than the ticks the others are counted in.
     total: Duration,
+}
+
+/// What all cores of the machine did since it began, whoever for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Machine {
+    at: Instant,
+    cores: u32,
+    /// Of all cores: nothing to do, waiting for a disk, or taken away by the hypervisor.
+    idle: Duration,
 }
 
 /// Resident memory in KiB, summed over processes.
@@ -61,6 +72,8 @@ pub(crate) struct Tally {
     pub(crate) resumed: u64,
     /// Requests on connections whose 0-RTT data was taken.
     pub(crate) early_accepted: u64,
+    /// Requests that succeeded, but [`LATE`].
+    pub(crate) late: u64,
     /// Octets of bodies, and answers: as long as this grows, the run is alive.
     pub(crate) moved: u64,
 }
@@ -122,6 +135,36 @@ fn scheduled(pid: u32) -> Option<Duration> {
     })
 }
 
+// === impl Machine ===
+
+impl Machine {
+    /// `None` where /proc/stat does not say.
+    pub(crate) fn now() -> Option<Self> {
+        let text = fs::read_to_string("/proc/stat").ok()?;
+        Self::parse(&text, Instant::now())
+    }
+
+    fn parse(text: &str, at: Instant) -> Option<Self> {
+        let all = text.lines().find_map(|line| line.strip_prefix("cpu "))?;
+        let ticks: Vec<u64> = all.split_whitespace().map_while(|it| it.parse().ok()).collect();
+        // proc_stat(5): idle, iowait, steal.
+        let idle = [3, 4, 7].into_iter().filter_map(|field| ticks.get(field)).sum::<u64>();
+        let is_core = |line: &&str| {
+            line.strip_prefix("cpu")
+                .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+        };
+        let cores = u32::try_from(text.lines().filter(is_core).count()).ok()?;
+        Some(Self { at, cores, idle: Duration::from_millis(idle * 1000 / TICKS) })
+    }
+
+    /// What was done since `before`: all time of all cores but what they were idle. Time of threads, interrupts and the
+    /// kernel's own work alike, to some ten milliseconds.
+    pub(crate) fn since(self, before: Self) -> Duration {
+        let whole = self.at.saturating_duration_since(before.at) * self.cores;
+        whole.saturating_sub(self.idle.saturating_sub(before.idle))
+    }
+}
+
 // === impl Memory ===
 
 impl Memory {
@@ -173,6 +216,7 @@ impl Failure {
 impl Tally {
     pub(crate) fn good(&mut self, latency: Duration) {
         self.latencies.add(latency);
+        self.late += u64::from(latency > LATE);
         self.moved += 1;
     }
 
@@ -230,6 +274,16 @@ mod tests {
             sum = std::hint::black_box(sum + 1);
         }
         assert!(Cpu::of(&[0]).is_err());
+    }
+
+    #[test]
+    fn what_a_machine_did_is_what_it_was_not_idle() {
+        let text = |idle| format!("cpu  9 9 9 {idle} 20 0 5 30 0 0\ncpu0 1 2\ncpu1 1 2\nintr 5\n");
+        let begun = Instant::now();
+        let before = Machine::parse(&text(100), begun).expect("all fields");
+        let after = Machine::parse(&text(250), begun + Duration::from_secs(1)).expect("all fields");
+        assert_eq!(after.since(before), Duration::from_millis(500));
+        assert!(Machine::parse("cpu0 1 2", begun).is_none() && Machine::now().is_some());
     }
 
     #[test]

@@ -67,12 +67,12 @@ fn requests(
 
     let mut tally = Tally::default();
     let held_lost = load.held_lost();
-    let meter = Meter::start(load, &options.pids)?;
+    let meter = Meter::start(load, options)?;
     // A run that breaks off still says how far it came; what had not ended counts as failed.
     if let Err(message) = phase(load, options.requests, &mut tally) {
         eprintln!("spooky-load: {message}");
     }
-    let cost = meter.cost(&options.pids)?;
+    let cost = meter.cost(options)?;
     tally.failed(Failure::Held, load.held_lost() - held_lost);
     let line = meter.line(load, options, cost, options.requests, &tally)?;
     Ok((line, tally.failures()))
@@ -82,12 +82,12 @@ fn requests(
 fn hold(load: &mut Load, options: &Options, idle: &Idle) -> Result<(Value, u64), String> {
     let count = idle.connections as u64;
     let before = Memory::of(&options.pids)?;
-    let meter = Meter::start(load, &options.pids)?;
+    let meter = Meter::start(load, options)?;
     let mut opened = Tally::default();
     if let Err(message) = load.open(idle.touch, &mut opened) {
         eprintln!("spooky-load: {message}");
     }
-    let cost = meter.cost(&options.pids)?;
+    let cost = meter.cost(options)?;
     load.hold(idle.hold)?;
     let after = Memory::of(&options.pids)?;
     opened.failed(Failure::Held, load.held_lost());

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::account::{self, Cpu, Memory, Tally};
+use crate::account::{self, Cpu, Machine, Memory, Tally};
 use crate::client::Traffic;
 use crate::drive::Load;
 use crate::options::Options;
@@ -13,7 +13,9 @@ use crate::options::Options;
 pub(crate) struct Meter {
     begun: Instant,
     proxy: Cpu,
+    beside: Cpu,
     own: Cpu,
+    machine: Option<Machine>,
     traffic: Traffic,
     lost: u64,
     rejected: u64,
@@ -25,7 +27,10 @@ pub(crate) struct Meter {
 pub(crate) struct Cost {
     pub(crate) seconds: f64,
     pub(crate) proxy: Cpu,
+    beside: Duration,
     own: Duration,
+    /// Everything that ran anywhere.
+    machine: Option<Duration>,
 }
 
 // === impl Meter ===
@@ -33,14 +38,16 @@ pub(crate) struct Cost {
 impl Meter {
     /// # Errors
     /// When a process is not there.
-    pub(crate) fn start(load: &Load, pids: &[u32]) -> Result<Self, String> {
+    pub(crate) fn start(load: &Load, options: &Options) -> Result<Self, String> {
         Ok(Self {
             traffic: load.traffic(),
             lost: load.lost(),
             rejected: load.rejected,
             dropped: account::receive_buffer_errors(),
-            proxy: Cpu::of(pids)?,
+            proxy: Cpu::of(&options.pids)?,
+            beside: Cpu::of(&options.beside)?,
             own: Cpu::of(&[std::process::id()])?,
+            machine: Machine::now(),
             begun: Instant::now(),
         })
     }
@@ -49,11 +56,13 @@ impl Meter {
     ///
     /// # Errors
     /// When a process is not there.
-    pub(crate) fn cost(&self, pids: &[u32]) -> Result<Cost, String> {
+    pub(crate) fn cost(&self, options: &Options) -> Result<Cost, String> {
         Ok(Cost {
             seconds: self.begun.elapsed().as_secs_f64(),
+            machine: Machine::now().zip(self.machine).map(|(now, then)| now.since(then)),
+            beside: Cpu::of(&options.beside)?.since(self.beside).total(),
             own: Cpu::of(&[std::process::id()])?.since(self.own).total(),
-            proxy: Cpu::of(pids)?.since(self.proxy),
+            proxy: Cpu::of(&options.pids)?.since(self.proxy),
         })
     }
 
@@ -77,6 +86,7 @@ impl Meter {
             "name": options.name,
             "requests": requests,
             "failures": tally.failures(),
+            "late": tally.late,
             "failure_kinds": tally.kinds(),
             "rejected_and_sent_again": load.rejected - self.rejected,
             "seconds": cost.seconds,
@@ -86,6 +96,8 @@ impl Meter {
             "proxy_cpu_us": each(cost.proxy.total()),
             "proxy_user_us": each(cost.proxy.user),
             "proxy_system_us": each(cost.proxy.system),
+            "beside_cpu_us": (!options.beside.is_empty()).then(|| each(cost.beside)),
+            "machine_cpu_us": cost.machine.map(each),
             "own_cpu_us": each(cost.own),
             "own_utilisation": hundredths(cost.own.as_secs_f64() / cost.seconds),
             "latency_us": tally.latencies(),

@@ -28,6 +28,7 @@ usage: spooky-load [options] ADDRESS:PORT
   --host NAME     SNI and :authority (default localhost)
   --source IP     local address to send from
   --pid A,B,...   processes whose CPU time and memory are read before and after
+  --beside A,B,...  others, such as kernel threads, whose CPU time is told apart
   --name TEXT     goes into the output as it is
 Certificates are not verified. One JSON line on stdout; exit code 1 when a request failed, 2 when there is no result.";
 
@@ -57,6 +58,8 @@ pub(crate) struct Options {
     pub(crate) host: String,
     pub(crate) source: Option<IpAddr>,
     pub(crate) pids: Vec<u32>,
+    /// Processes whose CPU time is told apart.
+    pub(crate) beside: Vec<u32>,
     pub(crate) name: String,
 }
 
@@ -131,10 +134,8 @@ impl Options {
             "--host" => self.host = value,
             "--groups" => self.groups = Some(value),
             "--source" => self.source = Some(parsed(flag, &value)?),
-            "--pid" => {
-                let pids = value.split(',').map(|pid| parsed(flag, pid));
-                self.pids = pids.collect::<Result<_, _>>()?;
-            }
+            "--pid" => self.pids = numbers(flag, &value)?,
+            "--beside" => self.beside = numbers(flag, &value)?,
             "--name" => self.name = value,
             _ => return Err(format!("{flag} is unknown\n{USAGE}")),
         }
@@ -187,6 +188,7 @@ impl Options {
             host: "localhost".into(),
             source: None,
             pids: Vec::new(),
+            beside: Vec::new(),
             name: String::new(),
         }
     }
@@ -200,6 +202,10 @@ impl Default for Idle {
 
 fn parsed<T: FromStr>(flag: &str, value: &str) -> Result<T, String> {
     value.parse().map_err(|_cause| format!("{flag}: {value:?} does not fit\n{USAGE}"))
+}
+
+fn numbers(flag: &str, value: &str) -> Result<Vec<u32>, String> {
+    value.split(',').map(|pid| parsed(flag, pid)).collect()
 }
 
 fn hash(value: &str) -> Result<[u8; 32], String> {

@@ -66,12 +66,16 @@ impl Instance {
         fs::create_dir_all(&dir)
             .map_err(|error| Failure::new(format!("cannot make {}: {error}", dir.display())))?;
         let net = Net::new(place)?;
+        if subject.shape.single {
+            net.without_segmentation()?;
+        }
         let mut instance = Self { subject, proxy: None, backend: None, net, dir };
         if instance.subject.kind != Kind::Floor {
             instance.backend = Some(instance.start_backend(lab)?);
         }
         instance.proxy = instance.start_proxy(lab, through)?;
         instance.wait(lab)?;
+        instance.net.settle(&lab.cores.proxy, &lab.cores.client)?;
         Ok(instance)
     }
 
@@ -181,6 +185,10 @@ impl Instance {
         let mut command = self.net.at_the_client(&lab.cores.client, lab.program("spooky-load"));
         command.arg("-n").arg(load.requests.to_string()).args(&load.words);
         command.args(["--pid", &pids.join(","), "--name", &self.subject.name]);
+        let beside: Vec<String> = self.net.threads().edge.iter().map(u32::to_string).collect();
+        if !beside.is_empty() {
+            command.args(["--beside", &beside.join(",")]);
+        }
         command.arg(format!("{}:{PORT}", self.net.place().address()));
         command
     }
@@ -218,6 +226,11 @@ impl Instance {
             std::thread::park_timeout(LOOK);
         }
         Ok(generator.output())
+    }
+
+    /// Its network.
+    pub(crate) fn net(&self) -> &Net {
+        &self.net
     }
 
     /// Where its logs and its configuration are.

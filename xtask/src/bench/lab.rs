@@ -1,7 +1,7 @@
 //! What every measurement of one bench shares: programs, certificate, files of the backend, cores, the wish to stop.
 //! Imports `command`, `options`, `peers` and the signals of `run`.
 
-use super::options::{Extent, Options};
+use super::options::{Extent, Options, Part};
 use super::peers::{self, Peers};
 use crate::command::{
     Failure, Privilege, cannot_start, cargo, output, root, say, step, target_dir, which,
@@ -94,7 +94,8 @@ impl Lab {
             Some(bin) => bin.clone(),
             None => build()?,
         };
-        let peers = if shape { Peers::default() } else { peers::find() };
+        let peers =
+            if shape || options.part == Part::Kernel { Peers::default() } else { peers::find() };
         let available = std::thread::available_parallelism().map_or(1, usize::from);
         if available < 2 {
             say(

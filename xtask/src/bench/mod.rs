@@ -4,6 +4,7 @@
 
 mod gate;
 mod instance;
+mod kernel;
 mod lab;
 mod options;
 mod peers;
@@ -26,6 +27,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     let options = Options::parse(arguments)?;
     match options.part {
         Part::Load => session::run(&options),
+        Part::Kernel => kernel::run(&options),
         Part::Gate { bless } => gate::run(&options, bless),
     }
 }

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 pub(crate) enum Part {
     /// Proxies under load, beside the floors.
     Load,
+    /// spooky in its modes against each other on a veth pair, and under floods.
+    Kernel,
     /// Instructions a request against the baseline in the repository, or a new baseline.
     Gate { bless: bool },
 }
@@ -29,7 +31,7 @@ pub(crate) struct Options {
     pub(crate) extent: Extent,
     /// Rounds that have to count; `None` is the extent's own number.
     pub(crate) rounds: Option<usize>,
-    /// Identifiers of scenarios; empty is all of them.
+    /// Identifiers of scenarios, and `flood` in the kernel part; empty is all of them.
     pub(crate) only: Vec<String>,
     /// Name and recipe file of further proxies.
     pub(crate) peers: Vec<(String, PathBuf)>,
@@ -74,7 +76,8 @@ impl Options {
                 "--against" => options.against = Some(value()?.into()),
                 "--write-docs" => options.write_docs = true,
                 "--bin" => options.bin = Some(value()?.into()),
-                "--gate" if options.part != Part::Load => {}
+                "--kernel" => options.part = Part::Kernel,
+                "--gate" if matches!(options.part, Part::Gate { .. }) => {}
                 "--gate" => options.part = Part::Gate { bless: false },
                 "--bless" => options.part = Part::Gate { bless: true },
                 other => return Err(Failure::unknown_argument(other)),
@@ -122,8 +125,9 @@ mod tests {
     }
 
     #[test]
-    fn the_gate_is_a_part_of_its_own() {
+    fn gate_and_kernel_are_parts_of_their_own() {
         let part = |line| parse(line).map(|options| options.part).ok();
+        assert_eq!(part("--kernel --only flood"), Some(Part::Kernel));
         assert_eq!(part("--gate"), Some(Part::Gate { bless: false }));
         assert_eq!(part("--gate --bless"), Some(Part::Gate { bless: true }));
         assert_eq!(part("--bless --gate"), Some(Part::Gate { bless: true }));

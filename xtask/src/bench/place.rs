@@ -22,6 +22,9 @@ pub(crate) enum Place {
     Loopback,
     /// Two namespaces and a veth pair, MTU 1500; the backend is beside the proxy.
     Veth,
+    /// As [`Self::Veth`], as like a card of one queue as veth can be: GRO at both ends, datagrams arrive one by one, and
+    /// what an end receives is received by a kernel thread (NAPI), the proxy's on the proxy's core.
+    Card,
 }
 
 /// The namespaces of one proxy.
@@ -31,15 +34,28 @@ pub(crate) struct Net {
     server: String,
     /// The same as `server` on loopback.
     client: String,
+    /// Kernel threads that were there before it.
+    before: Vec<u32>,
+    /// Those that receive for each end, once [`Self::settle`] has found them.
+    threads: Threads,
+}
+
+/// Kernel threads that receive, by their end of the pair.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Threads {
+    pub(crate) edge: Vec<u32>,
+    pub(crate) peer: Vec<u32>,
 }
 
 impl Place {
+    /// Those that proxies are compared in.
     pub(crate) const ALL: [Self; 2] = [Self::Loopback, Self::Veth];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Loopback => "loopback",
             Self::Veth => "veth",
+            Self::Card => "card",
         }
     }
 
@@ -47,7 +63,7 @@ impl Place {
     pub(crate) const fn address(self) -> &'static str {
         match self {
             Self::Loopback => "127.0.0.1",
-            Self::Veth => EDGE_ADDRESS,
+            Self::Veth | Self::Card => EDGE_ADDRESS,
         }
     }
 
@@ -55,7 +71,7 @@ impl Place {
     pub(crate) const fn interface(self) -> &'static str {
         match self {
             Self::Loopback => "lo",
-            Self::Veth => EDGE,
+            Self::Veth | Self::Card => EDGE,
         }
     }
 }
@@ -69,14 +85,19 @@ impl Net {
         let server = format!("{PREFIX}{}-{number}", std::process::id());
         let client = match place {
             Place::Loopback => server.clone(),
-            Place::Veth => format!("{server}-client"),
+            Place::Veth | Place::Card => format!("{server}-client"),
         };
         // Made before anything can fail, so that dropping it takes down what there is by then.
-        let net = Self { place, server, client };
+        let (before, threads) = (receivers(), Threads::default());
+        let before = before.into_iter().map(|(pid, _)| pid).collect();
+        let net = Self { place, server, client, before, threads };
         ip(&["netns", "add", &net.server])?;
         ip(&["-n", &net.server, "link", "set", "lo", "up"])?;
-        if place == Place::Veth {
+        if place != Place::Loopback {
             net.join()?;
+        }
+        if place == Place::Card {
+            net.make_a_card()?;
         }
         Ok(net)
     }
@@ -85,9 +106,13 @@ impl Net {
         let (server, client) = (self.server.as_str(), self.client.as_str());
         ip(&["netns", "add", client])?;
         ip(&["-n", client, "link", "set", "lo", "up"])?;
+        let one: &[&str] = match self.place {
+            Place::Card => &["numrxqueues", "1", "numtxqueues", "1"],
+            Place::Loopback | Place::Veth => &[],
+        };
         let pair = ["type", "veth", "peer", "name", PEER, "mtu", "1500", "netns", client];
         let link = ["-n", server, "link", "add", EDGE, "mtu", "1500"];
-        ip(&[&link[..], &pair[..]].concat())?;
+        ip(&[&link[..], one, &pair[..], one].concat())?;
         for (namespace, device, address) in
             [(server, EDGE, EDGE_ADDRESS), (client, PEER, PEER_ADDRESS)]
         {
@@ -95,6 +120,85 @@ impl Net {
             ip(&["-n", namespace, "link", "set", device, "up"])?;
         }
         Ok(())
+    }
+
+    /// NAPI in threads, and no train of datagrams through the wire to the proxy: no card takes one.
+    fn make_a_card(&self) -> Result<(), Failure> {
+        // veth gives datagrams to NAPI only when the other end cuts no TCP trains either; there is no TCP here.
+        self.features(&self.server, EDGE, &["gro", "on", "tso", "off"])?;
+        let client = ["gro", "on", "tso", "off", "tx-udp-segmentation", "off"];
+        self.features(&self.client, PEER, &client)?;
+        for (namespace, device) in [(&self.server, EDGE), (&self.client, PEER)] {
+            let write = format!("echo 1 > /sys/class/net/{device}/threaded");
+            ip(&["netns", "exec", namespace, "sh", "-c", &write])?;
+        }
+        Ok(())
+    }
+
+    /// What the proxy sends leaves as single datagrams, as with a card that cannot cut trains itself.
+    ///
+    /// # Errors
+    /// `ethtool` failed.
+    pub(crate) fn without_segmentation(&self) -> Result<(), Failure> {
+        self.features(&self.server, EDGE, &["tx-udp-segmentation", "off"])
+    }
+
+    fn features(&self, namespace: &str, device: &str, features: &[&str]) -> Result<(), Failure> {
+        let ethtool = ["netns", "exec", namespace, "ethtool", "-K", device];
+        ip(&[&ethtool[..], features].concat())
+    }
+
+    /// Answers to these addresses go to the clients' end.
+    ///
+    /// # Errors
+    /// `ip` failed.
+    pub(crate) fn route_to_clients(&self, prefix: &str) -> Result<(), Failure> {
+        ip(&["-n", &self.server, "route", "add", prefix, "via", PEER_ADDRESS])
+    }
+
+    /// Finds the threads that receive and puts each on its core. Once the proxy runs: XDP may have changed them.
+    ///
+    /// # Errors
+    /// There is none at an end, or it cannot be put anywhere.
+    pub(crate) fn settle(&mut self, proxy: &str, client: &str) -> Result<(), Failure> {
+        if self.place != Place::Card {
+            return Ok(());
+        }
+        let new = receivers().into_iter().filter(|(pid, _)| !self.before.contains(pid));
+        let new: Vec<(u32, String)> = new.collect();
+        let at = |device: &str| -> Vec<u32> {
+            let begin = format!("napi/{device}-");
+            new.iter().filter(|(_, name)| name.starts_with(&begin)).map(|(pid, _)| *pid).collect()
+        };
+        self.threads = Threads { edge: at(EDGE), peer: at(PEER) };
+        if self.threads.edge.is_empty() || self.threads.peer.is_empty() {
+            return Err(Failure::new("this kernel has no threaded NAPI for veth: Linux 5.12 has"));
+        }
+        let places = [(&self.threads.edge, proxy), (&self.threads.peer, client)];
+        for (pid, cores) in
+            places.iter().flat_map(|(pids, cores)| pids.iter().map(move |it| (it, cores)))
+        {
+            run("taskset", &["-c", "-p", cores, &pid.to_string()])?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn threads(&self) -> &Threads {
+        &self.threads
+    }
+
+    /// The hardware address of the proxy's end, as `cat` shows it.
+    ///
+    /// # Errors
+    /// `ip` failed.
+    pub(crate) fn edge_mac(&self) -> Result<String, Failure> {
+        let file = format!("/sys/class/net/{EDGE}/address");
+        run("ip", &["netns", "exec", &self.server, "cat", &file]).map(|text| text.trim().to_owned())
+    }
+
+    /// The clients' end.
+    pub(crate) const fn peer(&self) -> &'static str {
+        PEER
     }
 
     pub(crate) fn place(&self) -> Place {
@@ -164,14 +268,31 @@ fn ip_program() -> PathBuf {
 }
 
 fn ip(arguments: &[&str]) -> Result<(), Failure> {
-    let mut command = Command::new(ip_program());
+    run("ip", arguments).map(drop)
+}
+
+/// What it writes, when it succeeds.
+pub(crate) fn run(program: &str, arguments: &[&str]) -> Result<String, Failure> {
+    let mut command = Command::new(which(program).unwrap_or_else(|| program.into()));
     command.args(arguments);
     let output = command.output().map_err(|error| cannot_start(&command, &error))?;
     if output.status.success() {
-        return Ok(());
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let said = String::from_utf8_lossy(&output.stderr);
     Err(Failure::new(format!("{}: {}", line(&command), said.trim())))
+}
+
+/// Kernel threads that receive for an interface, with their names: `napi/DEVICE-NUMBER`.
+fn receivers() -> Vec<(u32, String)> {
+    let Ok(processes) = Path::new("/proc").read_dir() else { return Vec::new() };
+    let numbers =
+        processes.flatten().filter_map(|it| it.file_name().to_string_lossy().parse::<u32>().ok());
+    let named = numbers.filter_map(|pid| {
+        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+        name.starts_with("napi/").then(|| (pid, name.trim().to_owned()))
+    });
+    named.collect()
 }
 
 #[cfg(test)]

@@ -37,7 +37,10 @@ pub(crate) fn all(
         return Ok(());
     }
     if !scenarios.is_empty() {
-        system_calls(lab, options, scenarios, results)?;
+        let mut subjects = vec![Subject::floor()?];
+        subjects.extend(Subject::modes()?);
+        subjects.extend(Subject::peers(lab, options)?);
+        system_calls(lab, Place::Loopback, subjects, scenarios, results)?;
         if lab.extent == Extent::Full {
             under_callgrind(lab, scenarios, results)?;
         }
@@ -56,9 +59,14 @@ pub(crate) fn all(
     Ok(())
 }
 
-fn system_calls(
+/// Those of each subject in each scenario.
+///
+/// # Errors
+/// A program of the project does not start, or a signal came.
+pub(super) fn system_calls(
     lab: &Lab,
-    options: &Options,
+    place: Place,
+    subjects: Vec<Subject>,
     scenarios: &[&'static Scenario],
     results: &mut Results,
 ) -> Result<(), Failure> {
@@ -72,12 +80,9 @@ fn system_calls(
             .miss("system calls: perf cannot count raw_syscalls:sys_enter here (tracefs, rights)");
         return Ok(());
     }
-    let mut subjects = vec![Subject::floor()?];
-    subjects.extend(Subject::modes()?);
-    subjects.extend(Subject::peers(lab, options)?);
     for subject in subjects {
         let (name, kind) = (subject.name.clone(), subject.kind);
-        let instance = match Instance::start(subject, Place::Loopback, lab) {
+        let instance = match Instance::start(subject, place, lab) {
             // It has been named when the scenarios were run.
             Err(_) if kind == Kind::Peer && !lab.stop.asked() => continue,
             other => other?,

@@ -8,6 +8,12 @@ use std::time::Duration;
 pub(crate) enum Figure {
     /// CPU time of the proxy, all threads, µs a request.
     Cost,
+    /// As [`Self::Cost`], of the kernel threads that receive for it.
+    Receive,
+    /// Both.
+    Together,
+    /// CPU time of all cores for whatever: generator and backend, too.
+    Machine,
     /// Requests a second.
     Rate,
     /// Latency, µs.
@@ -34,8 +40,11 @@ pub(crate) struct Sample {
 }
 
 impl Figure {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Cost,
+        Self::Receive,
+        Self::Together,
+        Self::Machine,
         Self::Rate,
         Self::P50,
         Self::P99,
@@ -52,6 +61,9 @@ impl Figure {
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Cost => "cpu_us",
+            Self::Receive => "receive_us",
+            Self::Together => "together_us",
+            Self::Machine => "machine_us",
             Self::Rate => "requests_per_second",
             Self::P50 => "p50_us",
             Self::P99 => "p99_us",
@@ -108,6 +120,9 @@ impl Sample {
         };
         match figure {
             Figure::Cost => self.number("proxy_cpu_us"),
+            Figure::Receive => self.number("beside_cpu_us"),
+            Figure::Together => Some(self.number("proxy_cpu_us")? + self.number("beside_cpu_us")?),
+            Figure::Machine => self.number("machine_cpu_us"),
             Figure::Rate => self.number("requests_per_second"),
             Figure::P50 => self.latency("p50", 0),
             Figure::P99 => self.latency("p99", 1),

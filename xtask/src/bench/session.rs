@@ -115,7 +115,7 @@ fn all_shapes(lab: &Lab, options: &Options) -> Result<Vec<Subject>, Failure> {
 }
 
 /// Starts everybody, asks them in turn, and repeats the rounds that do not count.
-fn group(
+pub(super) fn group(
     lab: &Lab,
     place: Place,
     subjects: Vec<Subject>,

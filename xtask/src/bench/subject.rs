@@ -57,10 +57,24 @@ pub(crate) struct Shape {
     pub(crate) endpoints: usize,
     /// By the path, so that one endpoint gets all requests, instead of all in turn.
     pub(crate) hash: bool,
+    /// `ebpf.af_xdp`, as it is written there.
+    pub(crate) af_xdp: &'static str,
+    /// Its interface cuts no trains into datagrams: the kernel does.
+    pub(crate) single: bool,
+    /// A prefix that nobody may come from.
+    pub(crate) denied: Option<&'static str>,
 }
 
 impl Shape {
-    pub(crate) const PLAIN: Self = Self { mode: "off", routes: 1, endpoints: 1, hash: false };
+    pub(crate) const PLAIN: Self = Self {
+        mode: "off",
+        routes: 1,
+        endpoints: 1,
+        hash: false,
+        af_xdp: "{mode: off}",
+        single: false,
+        denied: None,
+    };
 }
 
 impl Subject {
@@ -128,6 +142,14 @@ impl Subject {
             ("BIN", lab.bin.display().to_string()),
             ("PROGRAMS", peers::programs().display().to_string()),
             ("MODE", self.shape.mode.to_owned()),
+            ("BYPASS", self.shape.af_xdp.to_owned()),
+            (
+                "ACCESS",
+                self.shape
+                    .denied
+                    .map(|it| format!("access: {{deny: [\"{it}\"]}}"))
+                    .unwrap_or_default(),
+            ),
             ("TLS", tls),
             ("ENDPOINTS", endpoints(self.shape)),
             ("ROUTES", routes(self.shape.routes)),

@@ -75,7 +75,7 @@ impl Grid {
     }
 }
 
-const NOTHING: &str = "-";
+pub(super) const NOTHING: &str = "-";
 
 /// All subjects of a scenario with everything that is known of them.
 pub(super) fn of_table(table: &Table, results: &Results) -> Grid {
@@ -212,7 +212,7 @@ pub(super) fn spread(summary: Option<Summary>, scale: f64) -> String {
     format!("{median} ({min}-{max})")
 }
 
-fn number(value: Option<f64>, digits: usize) -> String {
+pub(super) fn number(value: Option<f64>, digits: usize) -> String {
     value.map_or(NOTHING.to_owned(), |value| format!("{value:.digits$}"))
 }
 

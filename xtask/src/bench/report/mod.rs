@@ -5,6 +5,7 @@ mod against;
 mod bars;
 mod chart;
 mod grid;
+pub(crate) mod kernel;
 pub(crate) mod machine;
 mod page;
 

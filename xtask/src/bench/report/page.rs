@@ -39,6 +39,7 @@ fn chart_file(place: Place, name: &str) -> String {
     match place {
         Place::Loopback => format!("performance/{name}.svg"),
         Place::Veth => format!("performance/{name}-veth.svg"),
+        Place::Card => format!("performance/{name}-kernel.svg"),
     }
 }
 
