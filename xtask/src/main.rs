@@ -44,6 +44,9 @@ Measuring it (as root)
                      --json FILE      the result goes there as well as to target/bench/
                      --against FILE   what moved by more than the noise since that result
                      --write-docs     write docs/performance.md and its charts
+                     --kernel         plain sockets, XDP and AF_XDP beside each other instead, and
+                                      floods; seven minutes; --write-docs writes
+                                      docs/performance-kernel.md
                      --gate           instructions a request instead, by callgrind, against
                                       tests/load/baseline.json; two minutes; needs no root
                      --gate --bless   write that baseline; the commit says why

@@ -2,6 +2,7 @@
 //! when the value is dropped; what a killed bench left goes when the next one begins. Imports `command` only.
 
 use crate::command::{Failure, cannot_start, line, which};
+use rustix::process::{Pid, getpriority_process, setpriority_process};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -174,11 +175,14 @@ impl Net {
         if self.threads.edge.is_empty() || self.threads.peer.is_empty() {
             return Err(Failure::new("this kernel has no threaded NAPI for veth: Linux 5.12 has"));
         }
-        let places = [(&self.threads.edge, proxy), (&self.threads.peer, client)];
-        for (pid, cores) in
-            places.iter().flat_map(|(pids, cores)| pids.iter().map(move |it| (it, cores)))
-        {
-            run("taskset", &["-c", "-p", cores, &pid.to_string()])?;
+        for (pids, cores) in [(&self.threads.edge, proxy), (&self.threads.peer, client)] {
+            for pid in pids {
+                run("taskset", &["-c", "-p", cores, &pid.to_string()])?;
+                // As nice as the proxy, whatever the bench was started with.
+                let nice = getpriority_process(None).unwrap_or(0);
+                let pid = i32::try_from(*pid).ok().and_then(Pid::from_raw);
+                let _ = setpriority_process(pid, nice);
+            }
         }
         Ok(())
     }

@@ -75,7 +75,10 @@ fn measure(lab: &Lab, options: &Options, measured: &mut Measured) -> Result<(), 
         let mut all = vec![Subject::floor()?];
         all.extend(subjects()?);
         session::group(lab, Place::Card, all, &scenarios, rounds, &mut measured.results)?;
-        probe::system_calls(lab, Place::Card, subjects()?, &scenarios, &mut measured.results)?;
+        if options.extent != Extent::Shape {
+            let results = &mut measured.results;
+            probe::system_calls(lab, Place::Card, subjects()?, &scenarios, results)?;
+        }
     }
     if asked(FLOOD) {
         say("floods");
