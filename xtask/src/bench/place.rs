@@ -2,7 +2,6 @@
 //! when the value is dropped; what a killed bench left goes when the next one begins. Imports `command` only.
 
 use crate::command::{Failure, cannot_start, line, which};
-use rustix::process::{Pid, getpriority_process, setpriority_process};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -15,6 +14,8 @@ const EDGE: &str = "edge0";
 const PEER: &str = "peer0";
 const EDGE_ADDRESS: &str = "10.78.0.1";
 const PEER_ADDRESS: &str = "10.78.0.2";
+/// Real-time priority of a thread that receives.
+const RECEIVER: &str = "20";
 
 /// Where client and proxy meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,7 +25,7 @@ pub(crate) enum Place {
     /// Two namespaces and a veth pair, MTU 1500; the backend is beside the proxy.
     Veth,
     /// As [`Self::Veth`], as like a card of one queue as veth can be: GRO at both ends, datagrams arrive one by one, and
-    /// what an end receives is received by a kernel thread (NAPI), the proxy's on the proxy's core.
+    /// what an end receives is received by a kernel thread (NAPI), the proxy's on the proxy's core, as if by an interrupt.
     Card,
 }
 
@@ -157,7 +158,8 @@ impl Net {
         ip(&["-n", &self.server, "route", "add", prefix, "via", PEER_ADDRESS])
     }
 
-    /// Finds the threads that receive and puts each on its core. Once the proxy runs: XDP may have changed them.
+    /// Finds the threads that receive and puts each on its core, before whatever else wants it: an interrupt would be. Once the
+    /// proxy runs: XDP may have changed them.
     ///
     /// # Errors
     /// There is none at an end, or it cannot be put anywhere.
@@ -178,10 +180,7 @@ impl Net {
         for (pids, cores) in [(&self.threads.edge, proxy), (&self.threads.peer, client)] {
             for pid in pids {
                 run("taskset", &["-c", "-p", cores, &pid.to_string()])?;
-                // As nice as the proxy, whatever the bench was started with.
-                let nice = getpriority_process(None).unwrap_or(0);
-                let pid = i32::try_from(*pid).ok().and_then(Pid::from_raw);
-                let _ = setpriority_process(pid, nice);
+                run("chrt", &["-f", "-p", RECEIVER, &pid.to_string()])?;
             }
         }
         Ok(())

@@ -1,15 +1,15 @@
 //! Floods of packets that nobody wants, at the most that one or two senders can send, and honest clients beside them. The
 //! same flood against plain sockets, XDP and AF_XDP. Imports `instance`, `lab`, `place`, `process`, `sample`.
 //!
-//! What is measured is the server: the honest client runs at a real-time priority, and so does the thread that receives
-//! for it, so that it never waits for the sender it shares a core with. The proxy has no such privilege.
+//! What is measured is the server: the honest client runs at a real-time priority, so that it never waits for the sender it
+//! shares a core with. The proxy has no such privilege.
 
 use super::SUBJECTS;
 use super::metrics::Metrics;
 use crate::bench::instance::{Instance, Load};
 use crate::bench::lab::{Lab, SMALL};
 use crate::bench::options::Extent;
-use crate::bench::place::{self, Place};
+use crate::bench::place::Place;
 use crate::bench::process::{Running, cpu};
 use crate::bench::sample::{Figure, Sample};
 use crate::bench::subject::{PORT, Subject};
@@ -40,9 +40,8 @@ const PACKETS: &str = "20000000";
 /// More than this goes on when nobody answers any more.
 const HONEST_MAX: Duration = Duration::from_secs(90);
 const LOOK: Duration = Duration::from_millis(10);
-/// Real-time priorities: the client, and above it the thread that receives for it.
+/// Real-time priority of the client, below that of the threads that receive.
 const CLIENT: &str = "10";
-const RECEIVER: &str = "20";
 
 #[derive(Clone, Copy, Debug)]
 struct Flood {
@@ -98,17 +97,16 @@ pub(crate) fn run(lab: &Lab, rounds: usize, outcomes: &mut Vec<Outcome>) -> Resu
         let instance = Instance::start(Subject::spooky(name, shape)?, Place::Card, lab)?;
         // An answer to the flood, if there were one, would find its way.
         instance.net().route_to_clients(DENIED)?;
-        for thread in &instance.net().threads().peer {
-            place::run("chrt", &["-f", "-p", RECEIVER, &thread.to_string()])?;
-        }
         stages.push((name, instance));
     }
     for round in 0..rounds {
+        let quiet = stages.iter().map(|(_, instance)| honest(lab, instance));
+        let quiet = quiet.collect::<Result<Vec<Honest>, Failure>>()?;
         for flood in FLOODS {
-            for (name, instance) in &mut stages {
+            for ((name, instance), quiet) in stages.iter_mut().zip(&quiet) {
                 lab.go_on()?;
                 instance.check()?;
-                let outcome = once(lab, instance, name, flood, round)?;
+                let outcome = once(lab, instance, (name, round, quiet), flood)?;
                 say(outcome.said());
                 outcomes.push(outcome);
             }
@@ -120,11 +118,9 @@ pub(crate) fn run(lab: &Lab, rounds: usize, outcomes: &mut Vec<Outcome>) -> Resu
 fn once(
     lab: &Lab,
     instance: &Instance,
-    subject: &'static str,
+    (subject, round, quiet): (&'static str, usize, &Honest),
     flood: Flood,
-    round: usize,
 ) -> Result<Outcome, Failure> {
-    let quiet = honest(lab, instance)?;
     let socket = instance.dir().join("spooky.sock");
     let before = Metrics::read(&socket);
     let log = instance.dir().join("flood.log");
@@ -144,7 +140,7 @@ fn once(
         rate: number("frames_per_second"),
         dropped: after.growth(&before, "spooky_xdp_frames_total", "verdict=\"drop\"") / frames,
         reached: (received - during.datagrams).max(0.0) / frames,
-        quiet,
+        quiet: quiet.clone(),
         during,
     })
 }
