@@ -10,38 +10,53 @@ use aya_ebpf::{
 use spooky_common::{
     answer::{self, SHIFT},
     counter::Counter,
-    frame,
+    frame::{self, Tuple},
+    verdict::Tables as _,
 };
 
 use crate::{
-    count,
+    capture, count,
     cursor::{Frame, Whole},
+    maps::Maps,
 };
 
 /// Answers, or passes what cannot be answered here; counts once.
 #[inline(always)]
 pub fn version_negotiation(context: &XdpContext) -> u32 {
-    let (action, counter) = make(context).unwrap_or((XDP_PASS, Counter::XdpNewFlow));
-    count::frame(context.rx_queue_index(), counter);
+    let queue = context.rx_queue_index();
+    let question = question(context);
+    let planned = if question.is_some() { Counter::XdpAnswered } else { Counter::XdpNewFlow };
+    // As it came: what goes back is written over it.
+    if let Some(maps) = Maps::open(queue) {
+        let nth = count::next(queue, planned);
+        capture::record(context, queue, planned, nth, maps.settings().capture_every);
+    }
+    let (action, counter) = match question {
+        Some(tuple) => make(context, &tuple),
+        None => (XDP_PASS, planned),
+    };
+    count::frame(queue, counter);
     action
 }
 
-/// `None`: untouched.
+/// `None`: cannot be answered here.
 #[inline(always)]
-fn make(context: &XdpContext) -> Option<(u32, Counter)> {
+fn question(context: &XdpContext) -> Option<Tuple> {
+    let tuple = frame::udp(&mut Frame::new(context)).ok()?;
+    answer::can_answer(&Whole::new(context), &tuple).then_some(tuple)
+}
+
+#[inline(always)]
+fn make(context: &XdpContext, tuple: &Tuple) -> (u32, Counter) {
     // Half an answer must go nowhere. Never comes to that: the datagram has room enough.
     const SPOILED: (u32, Counter) = (XDP_DROP, Counter::XdpVersions);
-    let tuple = frame::udp(&mut Frame::new(context)).ok()?;
     let mut whole = Whole::new(context);
-    if !answer::can_answer(&whole, &tuple) {
-        return None;
-    }
-    let Some(len) = answer::version_negotiation(&mut whole, &tuple) else { return Some(SPOILED) };
+    let Some(len) = answer::version_negotiation(&mut whole, tuple) else { return SPOILED };
     let behind = whole.len() as i32 - SHIFT as i32 - len as i32;
     // SAFETY: the context is the one the kernel called with; no pointer into the packet is used behind this.
     let failed = unsafe {
         bpf_xdp_adjust_head(context.as_ptr().cast(), SHIFT as i32) != 0
             || bpf_xdp_adjust_tail(context.as_ptr().cast(), -behind) != 0
     };
-    Some(if failed { SPOILED } else { (XDP_TX, Counter::XdpAnswered) })
+    if failed { SPOILED } else { (XDP_TX, Counter::XdpAnswered) }
 }

@@ -28,3 +28,12 @@ pub fn frame(queue: u32, counter: Counter) -> u64 {
         *count
     }
 }
+
+/// What [`frame`] will return for the next of them.
+#[inline(always)]
+pub fn next(queue: u32, counter: Counter) -> u64 {
+    let Some(place) = counter.place_in_row() else { return 0 };
+    let Some(row) = STEERING.get_ptr(map::steering_row(queue)) else { return 0 };
+    // SAFETY: as above.
+    unsafe { *row.cast::<u64>().add(place & (ROW - 1)) + 1 }
+}

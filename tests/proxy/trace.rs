@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use spooky_tests::control::{Asked, Control};
-use spooky_tests::netns::client_v6;
+use spooky_tests::netns::{EDGE, PEER, client_v6};
 use spooky_tests::scene::{LONG, SOON, Scene, Turn, assert_ok};
 use spooky_tests::{programs, wait};
 
@@ -40,6 +40,30 @@ fn traffic(stage: &Stage) -> bool {
     stranger["connected"] == true
 }
 
+/// Begins to capture one frame in `every`, lets `work` happen, ends the capture, and says what it said.
+fn captured(control: &Control, file: &Path, every: u32, work: impl FnOnce()) -> Asked {
+    let mut command = capture(control, file);
+    command.args(["--every", &every.to_string()]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let capturing = command.spawn().expect("spooky runs");
+    let begun = || control.request("GET", "/trace", b"").0 == 200;
+    wait::until_true("the capture has begun", SOON, begun);
+    work();
+    let pid = Pid::from_raw(capturing.id().cast_signed()).expect("a process");
+    kill_process(pid, Signal::INT).expect("it runs");
+    let asked = Asked::from(capturing.wait_with_output().expect("it ends"));
+    assert_eq!(asked.code, 0, "{asked:?}");
+    assert!(asked.stdout.contains(" frames, 0 lost"), "{asked:?}");
+    asked
+}
+
+/// With `SPOOKY_BLESS` the trace is a golden one from now on.
+fn bless(file: &Path, name: &str) {
+    if std::env::var_os("SPOOKY_BLESS").is_some() {
+        let golden = programs::repository().join("tests/kernel/golden").join(name);
+        std::fs::copy(file, golden).expect("the golden trace is written");
+    }
+}
+
 #[test]
 fn a_trace_of_real_clients_is_judged_alike_again() {
     let control = Control::new();
@@ -51,17 +75,7 @@ fn a_trace_of_real_clients_is_judged_alike_again() {
         return;
     };
     let file = control.file("edge.trace");
-    let mut command = capture(&control, &file);
-    command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let capturing = command.spawn().expect("spooky runs");
-    let begun = || control.request("GET", "/trace", b"").0 == 200;
-    wait::until_true("the capture has begun", SOON, begun);
-    assert!(!traffic(&stage));
-    let pid = Pid::from_raw(capturing.id().cast_signed()).expect("a process");
-    kill_process(pid, Signal::INT).expect("it runs");
-    let asked = Asked::from(capturing.wait_with_output().expect("it ends"));
-    assert_eq!(asked.code, 0, "{asked:?}");
-    assert!(asked.stdout.contains(" frames, 0 lost"), "{asked:?}");
+    captured(&control, &file, 1, || assert!(!traffic(&stage)));
 
     let (code, said) = replay(&file, &[]);
     assert_eq!(code, 0, "{said}");
@@ -69,10 +83,7 @@ fn a_trace_of_real_clients_is_judged_alike_again() {
         assert!(said.contains(needle), "{needle}: {said}");
     }
     assert_eq!(replay(&file, &["--host", "--quiet"]).0, 0);
-    if std::env::var_os("SPOOKY_BLESS").is_some() {
-        let golden = programs::repository().join("tests/kernel/golden/clients.trace");
-        std::fs::copy(&file, golden).expect("the golden trace is written");
-    }
+    bless(&file, "clients.trace");
 
     // One verdict changed: who reads the file is told which frame, and what its judges say.
     let text = std::fs::read_to_string(&file).expect("the trace is text");
@@ -91,6 +102,80 @@ fn a_trace_of_real_clients_is_judged_alike_again() {
     let (code, said) = replay(&file, &[]);
     assert_eq!(code, 2, "{said}");
     assert!(said.contains("line 1: missing field"), "{said}");
+}
+
+/// A blocked network, junk, more connections than a prefix may open, and versions nobody speaks, of which some are answered:
+/// one frame in sixteen of each kind is recorded, and judged as it was, although what the buckets held is not in a trace.
+#[test]
+fn a_trace_of_a_flood_is_judged_alike_again() {
+    // One in so many of each queue, CPU and verdict: of 128 with one verdict, over four queues and two CPUs, one at least.
+    const EVERY: u32 = 16;
+    let control = Control::new();
+    let flood =
+        json!({ "version_negotiation": 160, "new_connections": { "rate": 1, "burst": 64 } });
+    let ebpf = json!({ "mode": "xdp", "interface": EDGE, "on_failure": "abort", "flood": flood });
+    let deny = json!({ "deny": ["198.51.100.0/24", "2001:db8:bad::/48"] });
+    let test = "a_trace_of_a_flood_is_judged_alike_again";
+    let Some(stage) =
+        stage(test, |config| control.configure(config.set("/access", deny).set("/ebpf", ebpf)))
+    else {
+        return;
+    };
+    let mac = stage.mac_of_edge();
+    let floods = [
+        ("short", "198.51.100.0/24", &stage.v4, 128),
+        ("initial", "2001:db8:bad::/48", &stage.v6, 128),
+        ("short", "203.0.113.0/24", &stage.v4, 128),
+        ("tiny", "2001:db8:1::/64", &stage.v6, 128),
+        ("initial", "203.0.113.0/24", &stage.v4, 192),
+        ("initial", "2001:db8:2::/48", &stage.v6, 192),
+        // Of a prefix of its own each.
+        ("version", "100.64.0.0/10", &stage.v4, 384),
+        ("version", "2001:db9::/32", &stage.v6, 384),
+    ];
+    let file = control.file("flood.trace");
+    let before = stage.spooky.metrics();
+    captured(&control, &file, EVERY, || {
+        for (kind, from, to, frames) in &floods {
+            let mut sender = stage.pair.clients.command(programs::flood());
+            sender.args(["--interface", PEER, "--mac", &mac, "--kind", kind, "--from", from]);
+            sender.args(["--to", &to.address.to_string(), "--packets", &frames.to_string()]);
+            let output = sender.output().expect("the sender runs");
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
+        let all = || stage.spooky.metrics().growth(&before, "spooky_xdp_frames_total", &[]);
+        let sent = floods.iter().map(|(.., frames)| f64::from(*frames)).sum::<f64>();
+        wait::until_true("all are counted", SOON, || all() >= sent);
+    });
+    let (code, said) = replay(&file, &[]);
+    assert_eq!(code, 0, "{said}");
+    for needle in [
+        "drop denied",
+        "drop too_short",
+        "drop pace",
+        "drop versions",
+        "tx version",
+        "pass new_flow",
+        "pass unknown_short",
+        ": 0 apart",
+    ] {
+        assert!(said.contains(needle), "{needle}: {said}");
+    }
+    assert_eq!(replay(&file, &["--host", "--quiet"]).0, 0);
+    bless(&file, "flood.trace");
+
+    // Without a pace nothing can have been dropped for one, and nothing is answered that is not to be.
+    let text = std::fs::read_to_string(&file).expect("the trace is text");
+    for (setting, reason) in [("paced", "\"reason\":\"pace\""), ("answers", "\"verdict\":\"tx\"")] {
+        let set = format!("\"{setting}\":true");
+        let spoiled = text.replacen(&set, &set.replace("true", "false"), 1);
+        assert_ne!(spoiled, text, "{setting}");
+        std::fs::write(&file, &spoiled).expect("a file of the test's own");
+        let (code, said) = replay(&file, &["--quiet"]);
+        let apart = said.matches("APART").count();
+        let least = text.matches(reason).count();
+        assert!(code == 1 && apart >= least && least > 0, "{setting}: {apart}, {least}: {said}");
+    }
 }
 
 #[test]

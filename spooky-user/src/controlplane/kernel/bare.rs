@@ -4,7 +4,7 @@
 use std::fmt;
 
 use aya::Ebpf;
-use aya::maps::{Map, MapData, MapError};
+use aya::maps::{Map, MapData, MapError, ProgramArray};
 use aya::programs::{TestRun as _, TestRunOptions};
 use spooky_common::map;
 
@@ -13,12 +13,16 @@ use super::error::program_error;
 use super::object;
 
 /// The loaded XDP program and the object's maps. Everything closes on drop.
-pub struct Bare(Ebpf);
+pub struct Bare {
+    ebpf: Ebpf,
+    /// What the program goes on to, held open.
+    _further: ProgramArray<MapData>,
+}
 
 // === impl Bare ===
 
 impl Bare {
-    /// Loads the object and has the kernel verify its XDP program.
+    /// Loads the object and has the kernel verify its XDP programs.
     ///
     /// # Errors
     /// [`KernelError`], most often [`KernelError::Privilege`].
@@ -27,7 +31,8 @@ impl Bare {
         object::xdp(&mut ebpf)?
             .load()
             .map_err(|error| KernelError::from_program(map::PROGRAM_XDP, error))?;
-        Ok(Self(ebpf))
+        let further = object::load_answer(&mut ebpf)?;
+        Ok(Self { ebpf, _further: further })
     }
 
     /// A map by its name, to read.
@@ -39,7 +44,7 @@ impl Bare {
         M: TryFrom<&'a Map, Error = MapError> + 'a,
         MapData: 'a,
     {
-        let map = self.0.map(name).ok_or_else(|| object::lacks(name))?;
+        let map = self.ebpf.map(name).ok_or_else(|| object::lacks(name))?;
         M::try_from(map).map_err(|error| KernelError::map(name, error))
     }
 
@@ -51,7 +56,7 @@ impl Bare {
     where
         M: TryFrom<&'a mut Map, Error = MapError> + 'a,
     {
-        let map = self.0.map_mut(name).ok_or_else(|| object::lacks(name))?;
+        let map = self.ebpf.map_mut(name).ok_or_else(|| object::lacks(name))?;
         M::try_from(map).map_err(|error| KernelError::map(name, error))
     }
 
@@ -61,7 +66,7 @@ impl Bare {
     /// [`KernelError::Unsupported`] with what the kernel said.
     pub fn run(&mut self, frame: &[u8]) -> Result<u32, KernelError> {
         let options = TestRunOptions { data_in: Some(frame), repeat: 1, ..TestRunOptions::new() };
-        let run = object::xdp(&mut self.0)?.test_run(options).map_err(|error| {
+        let run = object::xdp(&mut self.ebpf)?.test_run(options).map_err(|error| {
             KernelError::Unsupported { what: "a test run".to_owned(), error: program_error(error) }
         })?;
         Ok(run.return_value)

@@ -134,7 +134,7 @@ pub(super) fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp, KernelError> {
 }
 
 /// Loads the program that answers and puts it where the other one goes on to.
-fn load_answer(ebpf: &mut Ebpf) -> Result<ProgramArray<MapData>, KernelError> {
+pub(super) fn load_answer(ebpf: &mut Ebpf) -> Result<ProgramArray<MapData>, KernelError> {
     let failed = |error| KernelError::from_program(map::PROGRAM_ANSWER, error);
     let program =
         ebpf.program_mut(map::PROGRAM_ANSWER).ok_or_else(|| lacks(map::PROGRAM_ANSWER))?;

@@ -7,9 +7,12 @@ use aya::Pod;
 use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, lpm_trie};
 use spooky_common::cid::Owner;
 use spooky_common::counter::{Counter, Row};
+use spooky_common::frame;
 use spooky_common::map::{self, AddressKey, Key, Lookup, Port, Settings};
+use spooky_common::pace;
 
 use super::State;
+use super::state::Spent;
 use crate::controlplane::kernel::{Bare, KernelError};
 
 /// The receive queue that the kernel gives to every test run.
@@ -44,10 +47,16 @@ impl Bed {
     ///
     /// # Errors
     /// [`KernelError`] when the kernel does not run it.
-    pub(super) fn run(&mut self, queue: u32, frame: &[u8]) -> Result<Option<Counter>, KernelError> {
+    pub(super) fn run(
+        &mut self,
+        queue: u32,
+        spent: Spent,
+        frame: &[u8],
+    ) -> Result<Option<Counter>, KernelError> {
         // Every test run is on the first queue: it gets the entry of the frame's own.
         let entry = self.state.queue(queue);
         self.set(map::QUEUES, QUEUE, entry)?;
+        self.buckets(spent, frame)?;
         self.object.run(frame)?;
         let counted = self.count()?;
         let before = std::mem::replace(&mut self.counted, counted);
@@ -56,6 +65,18 @@ impl Bed {
             (before.get(place) != counted.get(place)).then_some(*counter)
         };
         Ok(Counter::ALL.iter().find_map(moved))
+    }
+
+    /// What the frame's buckets are to hold; they keep what the run before left otherwise.
+    fn buckets(&mut self, spent: Spent, mut frame: &[u8]) -> Result<(), KernelError> {
+        self.set(map::BUCKETS, pace::VERSION_BUCKET, spent.due(true))?;
+        match frame::udp(&mut frame) {
+            Ok(tuple) => {
+                let bucket = pace::bucket(&tuple.source, &self.state.placement.key());
+                self.set(map::BUCKETS, bucket, spent.due(false))
+            }
+            Err(_opaque) => Ok(()),
+        }
     }
 
     fn fill(&mut self) -> Result<(), KernelError> {

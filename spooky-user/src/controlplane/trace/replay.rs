@@ -9,7 +9,7 @@ use spooky_common::frame::{self, Tuple};
 use spooky_common::invariant::{self, Form, Header, Kind};
 
 use super::bed::Bed;
-use super::state::{self, ip};
+use super::state::{self, Spent, ip};
 use super::{Frame, Trace};
 use crate::controlplane::kernel::KernelError;
 
@@ -40,13 +40,14 @@ pub fn replay(
     let mut bed = if kernel { Some(Bed::new(&trace.state)?) } else { None };
     let mut apart = 0;
     for (number, frame) in (1..).zip(&trace.frames) {
-        let octets = frame.whole();
-        let host = trace.state.decide(frame.queue, &octets).counter();
+        let mut octets = frame.whole();
+        let recorded = state::counter(&frame.verdict, &frame.reason);
+        let spent = Spent::of(recorded);
         let kernel = match &mut bed {
-            Some(bed) => bed.run(frame.queue, &octets)?,
+            Some(bed) => bed.run(frame.queue, spent, &octets)?,
             None => None,
         };
-        let recorded = state::counter(&frame.verdict, &frame.reason);
+        let host = trace.state.decide(frame.queue, spent, &mut octets);
         let replayed = Replayed { number, frame, recorded, host, kernel };
         apart += usize::from(!replayed.agrees());
         each(&replayed);

@@ -180,6 +180,8 @@ fn state_of(seen: &Observed, own: LocalKey) -> State {
         placement: Secret::of(seen.settings.placement),
         default_deny: seen.settings.default_deny != 0,
         early: seen.settings.early != 0,
+        paced: seen.settings.new_flows.step_ns != 0,
+        answers: seen.settings.versions.step_ns != 0,
         denied: seen.denied.clone(),
         allowed: seen.allowed.clone(),
         queues: seen

@@ -5,11 +5,13 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 use spooky_common::access::Lists;
+use spooky_common::answer;
 use spooky_common::cid::{self, CID_LEN, LocalKey, Owner};
 use spooky_common::counter::Counter;
 use spooky_common::frame::{self, Address};
 use spooky_common::invariant;
 use spooky_common::map::{AddressKey, Port, Queue, Settings};
+use spooky_common::pace::{self, Pace};
 use spooky_common::steer::{self, Keys};
 use spooky_common::verdict::{self, Buckets, Listeners, Queues, Tables, Verdict};
 
@@ -32,6 +34,12 @@ pub struct State {
     /// Whether what a header alone proves is refused.
     #[serde(default)]
     pub early: bool,
+    /// Whether prefixes have a pace for packets that open connections.
+    #[serde(default)]
+    pub paced: bool,
+    /// Whether versions that nobody speaks are answered in XDP.
+    #[serde(default)]
+    pub answers: bool,
     /// Of the sources of the frames, those on the deny list.
     pub denied: Vec<IpAddr>,
     /// Of the sources of the frames, those on the allow list.
@@ -105,12 +113,26 @@ pub struct OwnerEntry {
     pub generation: u8,
 }
 
-/// The state as the decision's tables, for the frames of one receive queue.
+/// Whose bucket was empty when a frame came. A trace does not know what buckets held: that depends on the time and on every
+/// frame before, of which one in N is recorded. But a frame that was dropped for its pace says that there was nothing left, and
+/// one that was not, that there was; all else of its verdict is decided again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spent {
+    /// Nobody's.
+    Nobodys,
+    /// Its prefix's.
+    Prefixs,
+    /// That of answers.
+    Answers,
+}
+
+/// The state as the decision's tables, for one frame.
 struct View<'a> {
     state: &'a State,
     keys: [Option<LocalKey>; cid::CONFIG_IDS as usize],
     settings: Settings,
     queue: u32,
+    spent: Spent,
 }
 
 /// Seals connection IDs anew, under a key that belongs to the trace alone.
@@ -125,11 +147,15 @@ pub struct Disguise<'a, K> {
 // === impl State ===
 
 impl State {
-    /// What the decision is for this frame: the same code as the kernel's, over this state.
+    /// What the decision is for this frame, by the counter it adds to: the same code as the kernel's, over this state.
     #[must_use]
-    pub fn decide(&self, queue: u32, frame: &[u8]) -> Verdict {
-        let mut cursor = frame;
-        verdict::ingress(&mut cursor, &self.view(queue))
+    pub fn decide(&self, queue: u32, spent: Spent, frame: &mut [u8]) -> Counter {
+        let mut cursor: &[u8] = frame;
+        let verdict = verdict::ingress(&mut cursor, &self.view(queue, spent));
+        if verdict == Verdict::Answer && !can_answer(frame) {
+            return Counter::XdpNewFlow;
+        }
+        verdict.counter()
     }
 
     /// The entry of a receive queue, as the map has it.
@@ -148,18 +174,20 @@ impl State {
             placement: self.placement.key(),
             default_deny: u32::from(self.default_deny),
             early: u32::from(self.early),
+            new_flows: tightest(self.paced),
+            versions: tightest(self.answers),
             ..Settings::default()
         }
     }
 
-    fn view(&self, queue: u32) -> View<'_> {
+    fn view(&self, queue: u32, spent: Spent) -> View<'_> {
         let mut keys = [None; cid::CONFIG_IDS as usize];
         for entry in &self.keys {
             if let Some(key) = keys.get_mut(usize::from(entry.config_id)) {
                 *key = Some(entry.key.key());
             }
         }
-        View { state: self, keys, settings: self.settings(), queue }
+        View { state: self, keys, settings: self.settings(), queue, spent }
     }
 }
 
@@ -230,14 +258,13 @@ impl Queues for View<'_> {
     }
 }
 
-/// What buckets held is not in a trace: no pace is kept.
 impl Buckets for View<'_> {
     fn now(&self) -> u64 {
         0
     }
 
-    fn due(&self, _: u32) -> u64 {
-        0
+    fn due(&self, bucket: u32) -> u64 {
+        self.spent.due(bucket == pace::VERSION_BUCKET)
     }
 
     fn set_due(&self, _: u32, _: u64) {}
@@ -247,6 +274,43 @@ impl Tables for View<'_> {
     fn settings(&self) -> &Settings {
         &self.settings
     }
+}
+
+// === impl Spent ===
+
+impl Spent {
+    /// Later than any clock.
+    const NEVER: u64 = u64::MAX / 2;
+
+    /// By what became of the frame.
+    #[must_use]
+    pub const fn of(counter: Option<Counter>) -> Self {
+        match counter {
+            Some(Counter::XdpPace) => Self::Prefixs,
+            Some(Counter::XdpVersions) => Self::Answers,
+            _ => Self::Nobodys,
+        }
+    }
+
+    /// What the bucket of answers, or the one of the frame's prefix, is to hold.
+    #[must_use]
+    pub const fn due(self, of_answers: bool) -> u64 {
+        match (self, of_answers) {
+            (Self::Prefixs, false) | (Self::Answers, true) => Self::NEVER,
+            _ => 0,
+        }
+    }
+}
+
+/// The tightest pace there is, so that an empty bucket has no right to a packet and any other has one.
+fn tightest(kept: bool) -> Pace {
+    Pace { step_ns: u64::from(kept), slack_ns: 0 }
+}
+
+/// Whether the frame can be answered where it came in. It is only read.
+fn can_answer(frame: &mut [u8]) -> bool {
+    let mut cursor: &[u8] = frame;
+    frame::udp(&mut cursor).is_ok_and(|tuple| answer::can_answer(&frame, &tuple))
 }
 
 impl PortEntry {
