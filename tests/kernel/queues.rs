@@ -1,6 +1,7 @@
 //! Receive queues with AF_XDP sockets: which frames are redirected, what happens without the socket, and the control
 //! plane's hold on both maps.
 
+use std::io::ErrorKind;
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use rustix::net::{AddressFamily, SocketType};
@@ -9,7 +10,17 @@ use spooky_common::{
     counter::Counter,
     map::{Queue, REDIRECT_OCTETS_MAX, XSKS_CAPACITY},
 };
-use spooky_user::controlplane::kernel::{KernelError, Mode, QueueShare};
+use spooky_tests::{
+    netns::{EDGE, Pair},
+    privilege,
+};
+use spooky_user::{
+    controlplane::kernel::{KernelError, Mode, QueueShare},
+    sys::{
+        link::Links,
+        xsk::{Place, Settings, Stock, Transfer},
+    },
+};
 
 use crate::{
     fixtures::{self, Fixture, OWNER},
@@ -151,4 +162,39 @@ fn a_queue_has_an_owner_only_while_it_has_a_socket() {
         );
     }
     assert_eq!(kernel.apply(&desired).expect("applied").total(), 0);
+}
+
+/// All sockets of a stock have one memory: the next one is opened when the one before is closed and its interface gone.
+#[test]
+fn h08_the_memory_of_a_stock_has_one_socket_at_a_time() {
+    let test = "the sockets of a stock";
+    if !privilege::kernel(test) {
+        return;
+    }
+    let pair = Pair::new(1);
+    let settings = Settings { frames: 128, frame_size: 2048, busy_poll: None };
+    let (mut stock, mut links) = pair.server.run(|| {
+        let stock = Stock::new(&settings, 2).expect("two sockets of half a MiB");
+        (stock, Links::open().expect("netlink"))
+    });
+    let mut place = || {
+        let link = links.find(EDGE).expect("asked").expect("there");
+        Place { interface: link.index, queue: 0, transfer: Transfer::Copy }
+    };
+    let first = place();
+    let sides = stock.open(&first).expect("opened");
+    assert_eq!((stock.left(), stock.is_free()), (1, false));
+    assert_eq!(stock.open(&first).map(drop).unwrap_err().kind(), ErrorKind::WouldBlock);
+    drop(sides);
+    assert!(!stock.is_free(), "the kernel may still write there");
+    pair.server.ip(&["link", "delete", EDGE]);
+    assert!(stock.is_free());
+    pair.link(1);
+    let second = place();
+    assert_ne!(first, second);
+    let sides = stock.open(&second).expect("opened again");
+    pair.server.ip(&["link", "delete", EDGE]);
+    assert!(!stock.is_free(), "somebody may still read there");
+    drop(sides);
+    assert_eq!(stock.open(&second).map(drop).unwrap_err().kind(), ErrorKind::NotFound);
 }
