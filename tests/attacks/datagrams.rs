@@ -37,7 +37,7 @@ fn a04_other_versions_are_negotiated_with_no_more_than_they_sent() {
 
 #[test]
 fn a04_odd_datagrams_are_dropped_and_cost_little() {
-    let scene = Scene::alone(1);
+    let scene = Scene::new(1);
     let seed = std::process::id();
     println!("seed {seed}");
     let count = if soak() { 1_000_000 } else { 100_000 };

@@ -9,7 +9,7 @@ use spooky_tests::scene::{LONG, SOON, Scene, assert_ok};
 
 #[test]
 fn a21_forged_packets_beside_the_true_ones_stop_no_handshake() {
-    let scene = Scene::alone(1);
+    let scene = Scene::new(1);
     let seed = std::process::id();
     println!("seed {seed}");
     let mut path = scene.target.start("forging_path", json!({ "seed": seed }));

@@ -89,7 +89,7 @@ fn flood() -> u32 {
 fn scene(cases: &[(&str, Conduct)]) -> (Scene, Vec<Hostile>) {
     let hostile: Vec<Hostile> =
         cases.iter().map(|(_, misbehave)| Hostile::start(*misbehave)).collect();
-    let scene = Scene::with(Turn::alone(), 1, |config, backends| {
+    let scene = Scene::with(Turn::shared(), 1, |config, backends| {
         let mut config = config.forward(backends).set("/workers/count", json!(1));
         for ((name, _), backend) in cases.iter().zip(&hostile) {
             let keys = json!({ "timeouts": { "response_header": "5s" } });

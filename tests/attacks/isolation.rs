@@ -10,7 +10,7 @@ use spooky_tests::soak;
 
 /// One worker and one connection to the backend: everything is shared that can be.
 fn scene() -> Scene {
-    Scene::with(Turn::alone(), 1, |config, backends| {
+    Scene::with(Turn::shared(), 1, |config, backends| {
         config
             .forward(backends)
             .set("/workers/count", json!(1))
@@ -92,7 +92,7 @@ fn d13_who_ends_connections_for_others_is_found_and_cut_off() {
         peer.go_away(id, 0x1)?;
         peer.close()
     });
-    let scene = Scene::with(Turn::alone(), 1, |config, backends| {
+    let scene = Scene::with(Turn::shared(), 1, |config, backends| {
         let config = config.forward(backends).set("/workers/count", json!(1));
         backend.behind(config, "shared", &json!({ "pool": { "max_connections": 1 } }))
     });

@@ -12,10 +12,9 @@ use spooky_tests::soak;
 
 const H3_EXCESSIVE_LOAD: u64 = 0x107;
 
-/// One worker and one backend, and what differs of `http3`; alone, for the oracle's figures. Connections of clients that are
-/// killed are soon forgotten.
+/// One worker and one backend, and what differs of `http3`. Connections of clients that are killed are soon forgotten.
 fn scene(http3: Value) -> Scene {
-    Scene::with(Turn::alone(), 1, |config, backends| {
+    Scene::with(Turn::shared(), 1, |config, backends| {
         config
             .forward(backends)
             .set("/workers/count", json!(1))
@@ -98,7 +97,7 @@ fn b02_provoked_resets_count() {
 /// A daemon with a second listener, where what stands still is ended sooner.
 fn with_short_times() -> (Scene, SocketAddr) {
     let short = loopback();
-    let scene = Scene::with(Turn::alone(), 1, |config, backends| {
+    let scene = Scene::with(Turn::shared(), 1, |config, backends| {
         let config = config.forward(backends);
         let mut listener = config.listener();
         listener["name"] = json!("short");
@@ -412,7 +411,7 @@ fn b10_events_after_a_reset() {
     let budget = json!({ "percent": 100, "requests": 1_000_000, "per_second": 1_000_000 });
     let scene = scene(json!({ "resets": budget }));
     let seed = std::process::id();
-    let count = if soak() { 100_000 } else { 10_000 };
+    let count = if soak() { 100_000 } else { 5_000 };
     let args = json!({ "path": "/hash", "count": count, "seed": seed });
     let result = oracle::beside(&scene, "B10", || scene.target.run("after_reset", args, LONG));
     println!("B10: seed {seed}: {result}");

@@ -15,7 +15,7 @@ const BACK: f64 = 3.0 * 3.0 * 0.333;
 
 #[test]
 fn a10_churn_of_paths_is_bounded_and_the_own_path_works() {
-    let scene = Scene::with(Turn::alone(), 1, |config, backends| {
+    let scene = Scene::with(Turn::shared(), 1, |config, backends| {
         config.forward(backends).set("/workers/count", json!(1))
     });
     let churn = |ports: u32, addresses: u32, seconds: f64| {
@@ -52,7 +52,7 @@ fn a10_churn_of_paths_is_bounded_and_the_own_path_works() {
 
 #[test]
 fn a17_a_victims_address_gets_three_times_what_came_from_it() {
-    let scene = Scene::alone(1);
+    let scene = Scene::new(1);
     let mut figures = Vec::new();
     for (victim, more) in [("127.0.0.9", 0), ("127.0.0.10", 2), ("127.0.0.11", 20)] {
         let args = json!({ "victim": victim, "more": more, "patience": 20.0 });

@@ -10,9 +10,9 @@ const MIB: u64 = 1 << 20;
 const PROTOCOL_VIOLATION: u64 = 0xa;
 const CRYPTO_BUFFER_EXCEEDED: u64 = 0xd;
 
-/// One worker, alone, with connections that are soon forgotten.
-fn alone() -> Scene {
-    let scene = Scene::with(Turn::alone(), 1, |config, backends| {
+/// One worker, with connections that are soon forgotten.
+fn scene() -> Scene {
+    let scene = Scene::with(Turn::shared(), 1, |config, backends| {
         config
             .forward(backends)
             .set("/workers/count", json!(1))
@@ -42,7 +42,7 @@ fn errors(row: &str, least: usize) {
 
 /// Floods of a row, each with its packets, beside the oracle and a client of its own that asks all the time.
 fn floods(row: &str, floods: &[(&str, u64)]) {
-    let scene = alone();
+    let scene = scene();
     for (name, packets) in floods {
         let packets = if soak() { 10 * packets } else { *packets };
         let bounds = Bounds { memory: 4 * MIB, ..Bounds::default() };
@@ -69,7 +69,7 @@ fn a05_an_acknowledgement_of_what_was_never_sent_closes() {
 
 #[test]
 fn a05_who_acknowledges_what_it_has_not_received_is_found_out() {
-    let scene = alone();
+    let scene = scene();
     // All that was sent, as if nothing had been left out; and a little more than was sent.
     for (name, ahead, step) in [("without gaps", 0, 20), ("in advance", 1000, 20)] {
         let args =
@@ -90,7 +90,7 @@ fn a05_who_acknowledges_what_it_has_not_received_is_found_out() {
 #[test]
 fn a06_crypto_frames_are_bounded_and_may_come_in_any_order() {
     errors("A06", 1);
-    let scene = alone();
+    let scene = scene();
     let chaos = scene.target.run("chaos", json!({}), SOON);
     println!(
         "A06: a ClientHello of {} octets from its end in single octets: {chaos}",
@@ -159,7 +159,7 @@ fn a20_ranges_and_repetitions_cost_their_sender_alone() {
 
 #[test]
 fn a20_keys_are_updated_once_a_round_trip() {
-    let scene = alone();
+    let scene = scene();
     let run = |patient: bool| {
         oracle::beside(&scene, &format!("A20 keys, patient {patient}"), || {
             let args = json!({ "count": 100, "patient": patient });

@@ -18,12 +18,9 @@ fn scene(quic: Value) -> Scene {
     })
 }
 
-/// As [`scene`], with the machine to itself; connections of clients that are killed are soon forgotten.
-fn alone() -> Scene {
-    Scene::with(Turn::alone(), 1, |config, backends| {
-        let quic = json!({ "idle_timeout": "6s" });
-        config.forward(backends).set("/workers/count", json!(1)).set("/listeners/0/quic", quic)
-    })
+/// As [`scene`]; connections of clients that are killed are soon forgotten.
+fn forgetful() -> Scene {
+    scene(json!({ "idle_timeout": "6s" }))
 }
 
 fn count(spooky: &Spooky, name: &str, labels: &[(&str, &str)]) -> f64 {
@@ -139,7 +136,7 @@ fn a03_a_token_is_good_once_from_one_place_for_a_while() {
 
 #[test]
 fn a02_under_a_flood_of_initials_everybody_is_asked_and_the_honest_get_in() {
-    let scene = alone();
+    let scene = forgetful();
     assert_ok(&scene.target.fetch("/"));
     let (initials, seconds) = if soak() { (20_000, 10.0) } else { (2000, 5.0) };
     // 10 KiB for each of a hundred that are half open, and what the honest clients beside it take.
@@ -170,7 +167,7 @@ fn a02_under_a_flood_of_initials_everybody_is_asked_and_the_honest_get_in() {
 
 #[test]
 fn a13_what_is_behind_an_initial_under_another_id_is_not_read() {
-    let scene = alone();
+    let scene = forgetful();
     let datagrams = if soak() { 100_000 } else { 2000 };
     let bounds = Bounds { memory: 4 << 20, ..Bounds::default() };
     let answer = oracle::within(&scene, "A13", bounds, || {

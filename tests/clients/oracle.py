@@ -3,8 +3,8 @@
 ngtcp2 and nghttp3), with a new connection every few seconds, and says how it fared. Arguments as in scenario.py: `path`,
 `sha256` of its content, `rate` a second, `renew` in seconds, `quiet` requests before the attack.
 
-Events: `quiet` when the quiet time is over; the attack is reckoned from the line `attack` on standard input to the line
-`stop`. How late its own clock woke it is told too: what the machine did, and not the server.
+Events: `ready` when it waits for the line `begin` on standard input, `quiet` when the quiet time is over; the attack is
+reckoned from the line `attack` to the line `stop`. How late its own clock woke it is told too: what the machine did, and not the server.
 """
 
 import hashlib
@@ -74,6 +74,9 @@ def command(until):
 
 def oracle(args):
     connection, quiet, attack = Connection(args), Phase(), Phase()
+    print(json.dumps({"event": "ready"}), flush=True)
+    if sys.stdin.readline().strip() != "begin":
+        raise SystemExit("nothing to begin with")
     phase, due, stopped = quiet, time.monotonic(), False
     while not (stopped and len(attack.seconds) >= LEAST):
         waits = time.monotonic() < due

@@ -9,7 +9,7 @@ use spooky_tests::clients::Target;
 use spooky_tests::metrics::Metrics;
 use spooky_tests::netns;
 use spooky_tests::scene::{LONG, SOON, Scene, Turn, assert_ok};
-use spooky_tests::wait;
+use spooky_tests::{turn, wait};
 
 use crate::steering::{Stage, stage};
 
@@ -145,28 +145,28 @@ fn blocked_and_freed(stage: &Stage, six: bool, dropped: impl Fn(&Metrics) -> f64
     };
     let (attacker, neighbour) = (target.from(attacker), target.from(neighbour));
     let before = stage.spooky.metrics();
-    let mut held = neighbour.start("hold", json!({ "connections": 3 }));
-    held.event("open", SOON);
-    // One open connection, and as many 404 as it can get.
-    let args =
-        json!({ "path": "/status/404", "connections": 1, "parallel": 2, "reconnect": false });
-    let flood = attacker.start("load", args);
     let grew = |name, labels| stage.spooky.metrics().growth(&before, name, labels);
-    wait::until_true("the threshold", SOON, || {
-        grew("spooky_abuse_events_total", &[("event", "client_error")]) >= 50.0
+    let (mut held, taken, blocked) = turn::alone(|| {
+        let mut held = neighbour.start("hold", json!({ "connections": 3 }));
+        held.event("open", SOON);
+        // One open connection, and as many 404 as it can get.
+        let args =
+            json!({ "path": "/status/404", "connections": 1, "parallel": 2, "reconnect": false });
+        let _flood = attacker.start("load", args);
+        wait::until_true("the threshold", SOON, || {
+            grew("spooky_abuse_events_total", &[("event", "client_error")]) >= 50.0
+        });
+        let reached = Instant::now();
+        wait::until_true("the attacker is dropped", SOON, || {
+            let now = stage.spooky.metrics();
+            dropped(&now) > dropped(&before)
+        });
+        (held, reached.elapsed(), Instant::now())
     });
-    let reached = Instant::now();
-    wait::until_true("the attacker is dropped", SOON, || {
-        let now = stage.spooky.metrics();
-        dropped(&now) > dropped(&before)
-    });
-    let taken = reached.elapsed();
     println!("dropped {taken:?} after the threshold was seen");
     assert!(taken < Duration::from_secs(1), "{taken:?}");
-    let blocked = Instant::now();
     assert_eq!(grew("spooky_abuse_sentences_total", &[("result", "blocked")]), 1.0);
     assert_eq!(stage.spooky.metrics().sum("spooky_abuse_sentenced", &[]), 1.0);
-    drop(flood);
     assert!(!connects(&attacker), "no new connection");
     assert_ok(&neighbour.fetch("/bytes/100000"));
     wait::until_true("the attacker is let in again", SOON, || connects(&attacker));

@@ -14,9 +14,9 @@ const MEBIBYTE: u64 = 1 << 20;
 const GROWTH_MAX: u64 = 4 * MEBIBYTE;
 const WATCHED: Duration = Duration::from_secs(20);
 
-/// Alone, and a request may be as large as it likes.
-fn unlimited(backends: usize) -> Scene {
-    Scene::with(Turn::alone(), backends, |config, backends| {
+/// A request may be as large as it likes.
+fn unlimited(turn: Turn, backends: usize) -> Scene {
+    Scene::with(turn, backends, |config, backends| {
         config.forward(backends).set("/routes/0/max_request_body", json!("unlimited"))
     })
 }
@@ -34,7 +34,7 @@ fn a_gibibyte_down_at_full_speed_has_the_right_hash() {
 
 #[test]
 fn a_gibibyte_up_at_full_speed_has_the_right_hash() {
-    let scene = unlimited(1);
+    let scene = unlimited(Turn::alone(), 1);
     let args = json!({ "path": "/hash", "length": GIBIBYTE, "timeout": 280 });
     let result = scene.target.curl("upload", args, LONG);
     assert_eq!((&result["error"], &result["status"]), (&Value::Null, &json!(200)), "{result:#}");
@@ -46,7 +46,7 @@ fn a_gibibyte_up_at_full_speed_has_the_right_hash() {
 
 #[test]
 fn d10_a_slow_reader_holds_no_memory_and_nobody_up() {
-    let scene = Scene::alone(2);
+    let scene = Scene::new(2);
     warm_up(&scene);
     let path = format!("/bytes/{GIBIBYTE}?seed=12");
     let mut slow = scene.target.start("download", json!({ "path": path, "rate": MEBIBYTE }));
@@ -65,7 +65,7 @@ fn d10_a_slow_reader_holds_no_memory_and_nobody_up() {
 
 #[test]
 fn d10_a_slow_backend_holds_no_memory_and_nobody_up() {
-    let scene = unlimited(2);
+    let scene = unlimited(Turn::shared(), 2);
     warm_up(&scene);
     let args = json!({ "path": format!("/slow-read?rate={MEBIBYTE}"), "length": GIBIBYTE });
     let mut slow = scene.target.start("upload", args);

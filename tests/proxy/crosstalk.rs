@@ -8,7 +8,7 @@ use spooky_tests::scene::{LONG, Scene};
 /// Row C10.
 #[test]
 fn c10_twenty_thousand_requests_and_no_answer_of_another() {
-    let scene = Scene::alone(2);
+    let scene = Scene::new(2);
     let seed = std::env::var("SPOOKY_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed: u64 = seed.unwrap_or_else(|| u64::from(std::process::id()));
     println!("seed {seed} (SPOOKY_SEED repeats it)");

@@ -46,7 +46,7 @@ fn b11_what_is_in_flight_ends_and_what_comes_later_is_rejected() {
 
 #[test]
 fn nothing_is_lost_under_load() {
-    let mut scene = Scene::alone(2);
+    let mut scene = Scene::new(2);
     let args = json!({
         "connections": 8, "parallel": 4, "reconnect": false, "path": "/bytes/100000",
         "report_every": 50,

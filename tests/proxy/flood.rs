@@ -10,7 +10,7 @@ use spooky_tests::oracle;
 use spooky_tests::scene::SOON;
 use spooky_tests::{programs, soak};
 
-use crate::steering::{Stage, stage};
+use crate::steering::{Stage, stage_alone};
 
 /// Where the flood says it comes from.
 const FLOOD: &str = "198.51.100.0/24";
@@ -52,6 +52,7 @@ impl Outcome {
 /// Floods while the witness asks. `rate` is frames a second, 0 for as many as can be.
 fn flood(stage: &Stage, kind: &str, rate: u64, seconds: u64) -> Outcome {
     let mut witness = oracle::witness(&stage.v4.from(client_v4(HONEST)));
+    witness.tell("begin");
     witness.event("quiet", Duration::from_secs(60));
     let before = stage.spooky.metrics();
     witness.tell("attack");
@@ -83,7 +84,7 @@ fn flood(stage: &Stage, kind: &str, rate: u64, seconds: u64) -> Outcome {
 
 /// The flood's addresses are on the deny list, and answers to them would find their way.
 fn flooded(test: &str, ebpf: Option<Value>) -> Option<Stage> {
-    let stage = stage(test, |config: Config| {
+    let stage = stage_alone(test, |config: Config| {
         let config = config.set("/access", json!({ "deny": [FLOOD] }));
         match ebpf {
             Some(ebpf) => config.set("/ebpf", ebpf),

@@ -12,7 +12,7 @@ use spooky_tests::{soak, wait};
 
 use crate::af_xdp::{answered, assert_no_frame_is_lost};
 use crate::confinement::NOBODY;
-use crate::steering::{QUEUES, Stage, stage};
+use crate::steering::{QUEUES, Stage, stage_alone};
 
 /// How long traffic may be without XDP once the interface is there again.
 const BACK: Duration = Duration::from_secs(2);
@@ -31,7 +31,7 @@ fn spare(stage: &Stage) -> f64 {
 
 /// A stage in the whole sandbox and another user's, with AF_XDP as it is by default but for this.
 fn confined(test: &str, control: &Control, af_xdp: Value) -> Option<Stage> {
-    let stage = stage(test, |config: Config| {
+    let stage = stage_alone(test, |config: Config| {
         control
             .configure(config)
             .set("/ebpf/af_xdp", af_xdp)

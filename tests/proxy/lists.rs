@@ -10,7 +10,7 @@ use spooky_tests::netns;
 use spooky_tests::scene::{SOON, Scene, Turn, assert_ok};
 use spooky_tests::wait;
 
-use crate::steering::{Stage, stage};
+use crate::steering::{Stage, stage_alone};
 
 fn scene(control: &Control, access: Value) -> Scene {
     Scene::with(Turn::shared(), 1, |config, backends| {
@@ -246,7 +246,7 @@ fn h06_long_lists_and_one_network_more() {
     };
     let many: String = (0..size).flat_map(|n| [v4(n), v6(n)]).collect();
     fs::write(&file, &many).expect("written");
-    let Some(stage) = stage("h06 whole", |config| {
+    let Some(stage) = stage_alone("h06 whole", |config| {
         control.configure(config).set("/access/deny_files", json!([file]))
     }) else {
         return;

@@ -8,7 +8,7 @@ use spooky_tests::scene::{SOON, Scene, Turn, assert_ok};
 
 #[test]
 fn the_newest_pay_for_scarce_memory_and_all_is_well_again_afterwards() {
-    let mut scene = Scene::with(Turn::alone(), 1, |config, backends| {
+    let mut scene = Scene::with(Turn::shared(), 1, |config, backends| {
         config.forward(backends).set("/workers/count", json!(1))
     });
     let mut held = scene.target.start("hold", json!({ "connections": 40 }));

@@ -15,7 +15,7 @@ use spooky_tests::metrics::Metrics;
 use spooky_tests::netns::{self, EDGE, Pair, SERVER_V4, SERVER_V6};
 use spooky_tests::origin::body::Content;
 use spooky_tests::spooky::Spooky;
-use spooky_tests::{bpf, privilege, wait};
+use spooky_tests::{bpf, privilege, turn, wait};
 
 use crate::reload::reload;
 use spooky_tests::scene::{LONG, SOON, Turn, assert_ok, field};
@@ -36,11 +36,19 @@ pub(crate) struct Stage {
 
 /// `None`, aloud, without the privilege for it.
 pub(crate) fn stage(test: &str, configure: impl FnOnce(Config) -> Config) -> Option<Stage> {
-    if !privilege::kernel(test) {
-        return None;
-    }
-    let turn = Turn::alone();
-    Some(stage_on(Pair::new(QUEUES), turn, configure))
+    // The privilege is asked for first: who skips needs no turn.
+    privilege::kernel(test).then(|| {
+        let turn = Turn::shared();
+        stage_on(Pair::new(QUEUES), turn, configure)
+    })
+}
+
+/// The same with the machine to itself: for what is to happen within a second, and for floods.
+pub(crate) fn stage_alone(test: &str, configure: impl FnOnce(Config) -> Config) -> Option<Stage> {
+    privilege::kernel(test).then(|| {
+        let turn = Turn::alone();
+        stage_on(Pair::new(QUEUES), turn, configure)
+    })
 }
 
 /// The same between namespaces that are there.
@@ -238,11 +246,13 @@ fn lists_of_a_reload_reach_the_kernel_within_a_second() {
     let written = |stage: &Stage| stage.spooky.metrics().sum("spooky_ebpf_map_writes_total", &[]);
     for (deny, connected) in [(json!([format!("{bad}/32")]), false), (json!([]), true)] {
         let before = written(&stage);
-        reload(&mut stage.spooky, "taken", |config| {
-            config["access"] = json!({ "default": "allow", "deny": deny });
-        });
-        wait::until_true("the list is in the map", Duration::from_secs(1), || {
-            written(&stage) > before
+        turn::alone(|| {
+            reload(&mut stage.spooky, "taken", |config| {
+                config["access"] = json!({ "default": "allow", "deny": deny });
+            });
+            wait::until_true("the list is in the map", Duration::from_secs(1), || {
+                written(&stage) > before
+            });
         });
         let before = stage.spooky.metrics();
         let result = stage.v4.from(bad).run("connect", json!({ "timeout": 2.0 }), SOON);
@@ -263,16 +273,19 @@ fn ports_of_a_reload_reach_the_kernel_within_a_second() {
     assert!(!known());
     let address = SocketAddr::new(SERVER_V4, EDGE_PORT + 1);
     let newcomer = stage.v4.at(address);
-    let asked = Instant::now();
-    reload(&mut stage.spooky, "taken", |config| {
-        let mut listener = config["listeners"][0].clone();
-        listener["name"] = json!("newcomer");
-        listener["bind"] = json!(address.to_string());
-        config["listeners"].as_array_mut().expect("a list").push(listener);
+    let took = turn::alone(|| {
+        let asked = Instant::now();
+        reload(&mut stage.spooky, "taken", |config| {
+            let mut listener = config["listeners"][0].clone();
+            listener["name"] = json!("newcomer");
+            listener["bind"] = json!(address.to_string());
+            config["listeners"].as_array_mut().expect("a list").push(listener);
+        });
+        wait::until_true("the port is in the map", SOON, known);
+        asked.elapsed()
     });
-    wait::until_true("the port is in the map", SOON, known);
     // Reading and checking the file included.
-    assert!(asked.elapsed() < Duration::from_secs(3), "{:?}", asked.elapsed());
+    assert!(took < Duration::from_secs(3), "{took:?}");
     let before = stage.spooky.metrics();
     let args = json!({
         "path": "/bytes/{length}?seed={seed}", "length": 1_000_000, "connections": 4, "rebinds": 4,
@@ -306,13 +319,16 @@ fn weights_of_a_reload_reach_the_kernel_within_a_second() {
         [0, 1, 2, 3].map(|worker| slots.iter().filter(|slot| **slot == Some(worker)).count())
     };
     assert_eq!(shares(), [64, 64, 128, 0]);
-    let mut held = stage.v4.start("hold", json!({ "connections": 12 }));
-    held.event("open", SOON);
-    reload(&mut stage.spooky, "taken", |config| {
-        config["workers"]["weights"] = json!([0, 0, 0, 7]);
-    });
-    wait::until_true("the slots are worker 3's", Duration::from_secs(1), || {
-        shares() == [0, 0, 0, 256]
+    let mut held = turn::alone(|| {
+        let mut held = stage.v4.start("hold", json!({ "connections": 12 }));
+        held.event("open", SOON);
+        reload(&mut stage.spooky, "taken", |config| {
+            config["workers"]["weights"] = json!([0, 0, 0, 7]);
+        });
+        wait::until_true("the slots are worker 3's", Duration::from_secs(1), || {
+            shares() == [0, 0, 0, 256]
+        });
+        held
     });
     let before = stage.spooky.metrics();
     for _connection in 0..8 {
@@ -380,20 +396,23 @@ fn h05_spoiled_maps_cost_a_hop_and_no_request() {
 fn a_stalled_worker_gets_nothing_new_and_its_clients_are_told() {
     let name = "a_stalled_worker_gets_nothing_new_and_its_clients_are_told";
     let Some(mut stage) = stage(name, |config| config) else { return };
-    // A worker is given up for dead after five seconds; until then its packets wait for it.
-    let args = json!({ "connections": 24, "answer_timeout": 20.0 });
-    let mut held = stage.v4.start("hold", args);
-    held.event("open", SOON);
+    let id = stage.spooky.process().id();
     let accepted = |metrics: &Metrics| {
         metrics.sum("spooky_worker_connections_accepted_total", &[("worker", "2")])
     };
-    let its_own = accepted(&stage.spooky.metrics());
-    assert!(its_own > 0.0, "worker 2 has some of 24 connections");
-    let id = stage.spooky.process().id();
-    let mut stall = Client::stall(id, "worker-2");
-    stall.event("stalled", SOON);
-    wait::until_true("the control plane sees it", Duration::from_secs(5), || {
-        bpf_slots(id).iter().all(|owner| *owner != Some(2))
+    let (mut held, mut stall, its_own) = turn::alone(|| {
+        // A worker is given up for dead after five seconds; until then its packets wait for it.
+        let args = json!({ "connections": 24, "answer_timeout": 20.0 });
+        let mut held = stage.v4.start("hold", args);
+        held.event("open", SOON);
+        let its_own = accepted(&stage.spooky.metrics());
+        assert!(its_own > 0.0, "worker 2 has some of 24 connections");
+        let mut stall = Client::stall(id, "worker-2");
+        stall.event("stalled", SOON);
+        wait::until_true("the control plane sees it", Duration::from_secs(5), || {
+            bpf_slots(id).iter().all(|owner| *owner != Some(2))
+        });
+        (held, stall, its_own)
     });
     for _connection in 0..12 {
         let newcomer = stage.v4.run("connect", json!({ "timeout": 3.0 }), SOON);

@@ -12,7 +12,7 @@ use spooky_tests::origin::body::Content;
 use spooky_tests::scene::{LONG, SOON};
 use spooky_tests::{soak, wait};
 
-use crate::steering::{Stage, stage, steered};
+use crate::steering::{Stage, stage, stage_alone, steered};
 
 /// Octets of a download during which its client moves.
 const LENGTH: u64 = 200_000;
@@ -70,7 +70,8 @@ fn receive_offload(stage: &Stage, state: &str) {
 /// Row H10: the programs go with the process, however it ends.
 #[test]
 fn h10_a_killed_daemon_leaves_no_program_behind() {
-    let Some(mut stage) = stage("h10_a_killed_daemon_leaves_no_program_behind", |config| config)
+    let Some(mut stage) =
+        stage_alone("h10_a_killed_daemon_leaves_no_program_behind", |config| config)
     else {
         return;
     };

@@ -13,7 +13,7 @@ use spooky_tests::programs;
 use spooky_tests::scene::{LONG, SOON, assert_ok};
 use spooky_tests::wait;
 
-use crate::steering::{Stage, stage};
+use crate::steering::{Stage, stage_alone};
 
 /// Answers a second, and at once.
 const CAP: u32 = 40;
@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 fn answering(test: &str) -> Option<(Stage, Empty)> {
     let flood = json!({ "version_negotiation": CAP });
     let ebpf = json!({ "mode": "xdp", "interface": EDGE, "on_failure": "abort", "flood": flood });
-    let stage = stage(test, |config| config.set("/ebpf", ebpf))?;
+    let stage = stage_alone(test, |config| config.set("/ebpf", ebpf))?;
     let mut empty = Empty::load();
     stage.pair.clients.run(|| empty.attach(PEER));
     Some((stage, empty))

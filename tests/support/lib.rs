@@ -3,7 +3,7 @@
 //! exit codes, as an operator meets it.
 //!
 //! ```text
-//! scene.rs       a daemon between its backends and a client, and whose turn it is
+//! scene.rs       a daemon between its backends and a client       turn.rs      whose turn it is on the machine
 //! spooky.rs      the daemon: config, start, stop, logs, memory     config.rs    configurations, as values
 //! backend.rs     the origin as a child process or a thread         clients.rs   the Python HTTP/3 clients
 //! netns.rs       network namespaces with a multi-queue veth pair   ../relay/    a UDP path that loses, slows, rebinds
@@ -45,6 +45,7 @@ pub mod spooky;
 pub mod timers;
 #[path = "../load/train.rs"]
 pub mod train;
+pub mod turn;
 pub mod wait;
 
 /// Built with AddressSanitizer (`cargo xtask nightly`): memory and time are mostly its own, and no figures of spooky.

@@ -13,15 +13,15 @@ use crate::metrics::Metrics;
 use crate::origin::body::Content;
 use crate::process::{self, Scheduling};
 use crate::scene::Scene;
-use crate::wait;
+use crate::{turn, wait};
 
 /// Where it comes from: attacks use other addresses of 127/8.
 pub const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 77, 77));
 
 /// Requests a second.
 const RATE: u32 = 20;
-/// Requests before the attack begins: two seconds of them.
-const QUIET: u32 = 40;
+/// Requests before the attack begins: a second of them, no more than are reckoned of the shortest attack.
+const QUIET: u32 = 20;
 /// A connection of the oracle is this old at most, in seconds.
 const RENEW: u32 = 5;
 const LENGTH: u64 = 4096;
@@ -36,6 +36,8 @@ const CPU_RATIO: f64 = 10.0;
 const CPU_FLOOR: f64 = 0.5;
 /// Everything is as before by then: connections whose clients do not close them live for the idle timeout of 30 s.
 const RECOVERY: Duration = Duration::from_secs(40);
+/// How often is looked whether they are: seldom, because other tests measure meanwhile.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// What an attack may cost.
 #[derive(Debug, Clone, Copy)]
@@ -53,8 +55,8 @@ impl Default for Bounds {
     }
 }
 
-/// Runs `attack` with the oracle beside it and asserts its figures. The scene has the machine to itself
-/// ([`Scene::alone`]), or the figures are those of a neighbour.
+/// Runs `attack` with the oracle beside it and asserts its figures. Both have the machine to themselves for that time, or
+/// the figures would be those of a neighbour; whether everything is as before is looked at beside other tests.
 ///
 /// # Panics
 /// When a figure is missed; the message has all of them.
@@ -69,7 +71,23 @@ pub fn beside<R>(scene: &Scene, row: &str, attack: impl FnOnce() -> R) -> R {
 /// As [`beside`].
 #[track_caller]
 pub fn within<R>(scene: &Scene, row: &str, bounds: Bounds, attack: impl FnOnce() -> R) -> R {
-    let mut oracle = witness(&scene.target.from(ADDRESS));
+    // It takes longer to start than many an attack takes.
+    let oracle = witness(&scene.target.from(ADDRESS));
+    let (result, verdict, before, cost) = turn::alone(|| measured(scene, oracle, attack));
+    println!("{row}: {}", line(&verdict, &cost));
+    let mut wrong = complaints(&verdict, &cost, bounds);
+    wrong.push_str(&turn::resting(|| recovered(scene, &before)));
+    assert!(wrong.is_empty(), "{row}, beside the attack:\n{wrong}{verdict:#}");
+    result
+}
+
+/// The attack, what the oracle says of it, how it was before, and what it took.
+fn measured<R>(
+    scene: &Scene,
+    mut oracle: Client,
+    attack: impl FnOnce() -> R,
+) -> (R, Value, Footing, Cost) {
+    oracle.tell("begin");
     let first = Footing::of(scene);
     oracle.event("quiet", Duration::from_secs(60));
     let before = Footing::of(scene);
@@ -81,15 +99,14 @@ pub fn within<R>(scene: &Scene, row: &str, bounds: Bounds, attack: impl FnOnce()
     oracle.stop();
     let verdict = oracle.result(Duration::from_secs(60));
     let cost = Cost::between(&first, &before, &after, peak);
-    println!("{row}: {}", line(&verdict, &cost));
-    let mut wrong = complaints(&verdict, &cost, bounds);
-    wrong.push_str(&recovered(scene, &before));
-    assert!(wrong.is_empty(), "{row}, beside the attack:\n{wrong}{verdict:#}");
-    result
+    (result, verdict, before, cost)
 }
 
-/// The client alone, for a test that judges by itself: it says `quiet` when its quiet time is over, reckons from `attack` on,
-/// and its result has `requests`, `failures`, `p99` and `lateness` of both times.
+/// The client alone, for a test that judges by itself: it waits for `begin`, says `quiet` when its quiet time is over, reckons
+/// from `attack` on, and its result has `requests`, `failures`, `p99` and `lateness` of both times.
+///
+/// # Panics
+/// When it does not start.
 #[must_use]
 pub fn witness(target: &Target) -> Client {
     let args = json!({
@@ -99,7 +116,9 @@ pub fn witness(target: &Target) -> Client {
         "renew": RENEW,
         "quiet": QUIET,
     });
-    target.start_oracle(args)
+    let mut client = target.start_oracle(args);
+    client.event("ready", Duration::from_secs(60));
+    client
 }
 
 /// What is held at one moment.
@@ -222,7 +241,7 @@ fn complaints(verdict: &Value, cost: &Cost, bounds: Bounds) -> String {
 fn recovered(scene: &Scene, before: &Footing) -> String {
     let resident = before.resident + before.resident / 10 + 8 * MIB;
     let mut left = String::new();
-    let _recovered = wait::poll(RECOVERY, || {
+    let _recovered = wait::poll_every(LOOK, RECOVERY, || {
         let now = Footing::of(scene);
         left.clear();
         if now.resident > resident && !crate::SANITIZED {

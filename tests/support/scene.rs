@@ -1,10 +1,6 @@
 //! The usual scene: backends `b1`, `b2`, ..., a daemon in front of them, and where clients find it.
-//!
-//! Tests share two cores. Those that measure memory or time play alone; the others side by side.
 
-use std::cell::Cell;
 use std::net::SocketAddr;
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use crate::backend::Backend;
@@ -13,6 +9,7 @@ use crate::clients::Target;
 use crate::config::Config;
 use crate::ports;
 use crate::spooky::Spooky;
+pub use crate::turn::Turn;
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -20,63 +17,6 @@ use serde_json::Value;
 pub const SOON: Duration = Duration::from_secs(30);
 /// Enough for long loads on a busy machine.
 pub const LONG: Duration = Duration::from_secs(300);
-
-static STAGE: RwLock<()> = RwLock::new(());
-
-/// Held while a test is on stage.
-#[derive(Debug)]
-pub struct Turn {
-    /// What the thread holds, unless it is on stage already.
-    _guard: Option<Guard>,
-}
-
-#[derive(Debug)]
-enum Guard {
-    Shared(#[expect(dead_code, reason = "held for its drop")] RwLockReadGuard<'static, ()>),
-    Alone(#[expect(dead_code, reason = "held for its drop")] RwLockWriteGuard<'static, ()>),
-}
-
-thread_local! {
-    /// Whether this thread is on stage, and if so whether it is there alone.
-    static ON_STAGE: Cell<Option<bool>> = const { Cell::new(None) };
-}
-
-impl Turn {
-    /// Beside other tests. A further turn of one who has a turn is part of that: to wait for it behind another test that
-    /// waits for the first would be for ever.
-    pub fn shared() -> Self {
-        if ON_STAGE.get().is_some() {
-            return Self { _guard: None };
-        }
-        let guard = STAGE.read().unwrap_or_else(PoisonError::into_inner);
-        ON_STAGE.set(Some(false));
-        Self { _guard: Some(Guard::Shared(guard)) }
-    }
-
-    /// With the machine to itself.
-    ///
-    /// # Panics
-    /// When this test is on stage with others already.
-    pub fn alone() -> Self {
-        match ON_STAGE.get() {
-            Some(alone) => {
-                assert!(alone, "a test that is on stage with others cannot have it to itself");
-                Self { _guard: None }
-            }
-            None => {
-                let guard = STAGE.write().unwrap_or_else(PoisonError::into_inner);
-                ON_STAGE.set(Some(true));
-                Self { _guard: Some(Guard::Alone(guard)) }
-            }
-        }
-    }
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        ON_STAGE.set(None);
-    }
-}
 
 /// Fields are dropped in this order: the daemon goes before its backends, the turn last.
 #[derive(Debug)]

@@ -27,7 +27,16 @@ pub fn until_true(what: &str, deadline: Duration, mut condition: impl FnMut() ->
 }
 
 /// Looks at `condition` until it gives a value or `deadline` has passed.
-pub fn poll<T>(deadline: Duration, mut condition: impl FnMut() -> Option<T>) -> Option<T> {
+pub fn poll<T>(deadline: Duration, condition: impl FnMut() -> Option<T>) -> Option<T> {
+    poll_every(STEP, deadline, condition)
+}
+
+/// As [`poll`], looking only so often: where a look costs something, or others measure meanwhile.
+pub fn poll_every<T>(
+    step: Duration,
+    deadline: Duration,
+    mut condition: impl FnMut() -> Option<T>,
+) -> Option<T> {
     let end = Instant::now() + deadline;
     loop {
         if let Some(value) = condition() {
@@ -36,7 +45,7 @@ pub fn poll<T>(deadline: Duration, mut condition: impl FnMut() -> Option<T>) -> 
         if Instant::now() >= end {
             return None;
         }
-        std::thread::park_timeout(STEP);
+        std::thread::park_timeout(step);
     }
 }
 

@@ -99,15 +99,19 @@ pub(crate) fn target_dir() -> PathBuf {
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root());
-    // What cargo told this xtask about itself. Build scripts (ring's) watch these variables and would
-    // run anew each time a build from here follows one from a shell.
+    forget_cargo(&mut command);
+    command
+}
+
+/// Keeps from `command` what cargo told this xtask about itself: build scripts (ring's) watch these
+/// variables and would run anew each time a build from here follows one from a shell.
+pub(crate) fn forget_cargo(command: &mut Command) {
     let about_us = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"];
     for (name, _) in std::env::vars_os() {
         if about_us.iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
             command.env_remove(name);
         }
     }
-    command
 }
 
 /// The full path of `program`, looked up on PATH and in the sbin directories that a user's PATH lacks.

@@ -1,10 +1,12 @@
-//! `test`: everything is built, every test binary runs, the last line counts. Uses plain
-//! `cargo test`; as root, or through sudo, so that the kernel tests run too. `tally` reads what the
-//! test binaries say, `rows` which rows of the table of attacks they showed. Imports `command` and
-//! `setup`.
+//! `test`: everything is built, every test binary runs, the last line counts. As root, or through
+//! sudo, so that the kernel tests run too. `suites` knows the test binaries, `tally` reads what they
+//! say, `rows` which rows of the table of attacks they showed, `times` what took long. Imports
+//! `command` and `setup`.
 
 pub(crate) mod rows;
+mod suites;
 mod tally;
+mod times;
 
 use crate::command::{Failure, Privilege, cannot_start, cargo, say, step};
 use crate::setup::{self, Scope};
@@ -45,10 +47,40 @@ pub(crate) fn all(sudo: bool, soak: bool, filter: &[String]) -> Result<(), Failu
     // The whole-program tests start these programs; `cargo test` alone would not build them.
     let bins = ["build", "--bins", "--package", "spooky-user", "--package", "spooky-tests"];
     step("build", cargo().args(bins))?;
-    step("build the tests", cargo().args(["test", "--workspace", "--no-run"]))?;
+    let suites = suites::build()?;
+    let privilege = match Privilege::find() {
+        Privilege::Sudo if sudo => {
+            say("sudo: the kernel tests load programs and make network namespaces as root");
+            step("sudo", Command::new("sudo").arg("-v"))?;
+            Privilege::Sudo
+        }
+        Privilege::Root => Privilege::Root,
+        _ => {
+            say("no root: the kernel tests will be skipped, and counted as such");
+            Privilege::None
+        }
+    };
+    let start = Instant::now();
+    say("==> tests");
+    let mut tally = Tally::default();
+    for suite in &suites {
+        say(format_args!("\n==> {}", suite.name));
+        let mut tests = suite.command(privilege);
+        watch(
+            surroundings(&mut tests, soak).args(filter),
+            &suite.name,
+            suite.threads(),
+            &mut tally,
+        )?;
+    }
+    let mut docs = cargo();
+    docs.args(["test", "--workspace", "--doc", "--no-fail-fast", "--", "--show-output"]);
+    watch(surroundings(&mut docs, soak).args(filter), "examples in docs", None, &mut tally)?;
+    close(&tally, start.elapsed())
+}
 
-    let mut tests = cargo();
-    tests.args(["test", "--workspace", "--no-fail-fast", "--", "--show-output"]).args(filter);
+/// What the tests learn from their environment.
+fn surroundings(tests: &mut Command, soak: bool) -> &mut Command {
     if std::env::var("CI").is_ok_and(|value| value == "true") {
         // In automation a kernel test that cannot run is a failure, not a skip.
         tests.env("SPOOKY_REQUIRE_KERNEL", "1");
@@ -57,32 +89,21 @@ pub(crate) fn all(sudo: bool, soak: bool, filter: &[String]) -> Result<(), Failu
         // Read by spooky_tests::soak().
         tests.env("SPOOKY_SOAK", "1");
     }
-    match Privilege::find() {
-        Privilege::Root => {}
-        Privilege::Sudo if sudo => {
-            say("sudo: the kernel tests load programs and make network namespaces as root");
-            step("sudo", Command::new("sudo").arg("-v"))?;
-            tests.env(runner_variable(), "sudo -E");
-        }
-        _ => say("no root: the kernel tests will be skipped, and counted as such"),
-    }
-    let start = Instant::now();
-    say("==> tests");
-    let tally = watch(&mut tests)?;
-    close(&tally, start.elapsed())
+    tests
 }
 
-/// The variable by which cargo starts test binaries through another program.
-fn runner_variable() -> String {
-    let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-    format!("CARGO_TARGET_{}_RUNNER", target.to_uppercase().replace('-', "_"))
-}
-
-fn watch(tests: &mut Command) -> Result<Tally, Failure> {
+/// Runs `tests` to their end and reads what they say.
+fn watch(
+    tests: &mut Command,
+    suite: &str,
+    threads: Option<usize>,
+    tally: &mut Tally,
+) -> Result<(), Failure> {
+    let begun = Instant::now();
     let mut child =
         tests.stdout(Stdio::piped()).spawn().map_err(|error| cannot_start(tests, &error))?;
     let Some(stdout) = child.stdout.take() else {
-        return Err(Failure::new("cargo test has no standard output"));
+        return Err(Failure::new("the tests have no standard output"));
     };
     let (sender, lines) = mpsc::sync_channel::<Vec<u8>>(64);
     let reader = std::thread::spawn(move || {
@@ -92,19 +113,18 @@ fn watch(tests: &mut Command) -> Result<Tally, Failure> {
             }
         }
     });
-    let mut tally = Tally::default();
     loop {
         match lines.recv_timeout(SILENCE_MAX) {
             Ok(line) => {
                 let line = String::from_utf8_lossy(&line);
-                if tally.take(&line) {
+                if tally.take(&line, begun.elapsed()) {
                     // The reader of our output may be gone; the tests go on for the exit code.
                     let _ = writeln!(std::io::stdout(), "{line}");
                 }
             }
             Err(RecvTimeoutError::Disconnected) => break,
             Err(RecvTimeoutError::Timeout) => {
-                // Ends cargo; what a test binary holds ends with its standard output.
+                // What a test binary holds ends with its standard output.
                 let _ = child.kill();
                 let minutes = SILENCE_MAX.as_secs() / 60;
                 return Err(Failure::new(format!("no output for {minutes} minutes: a test hangs")));
@@ -113,8 +133,10 @@ fn watch(tests: &mut Command) -> Result<Tally, Failure> {
     }
     let _ = reader.join();
     let status = child.wait().map_err(|error| cannot_start(tests, &error))?;
-    tally.cargo_failed = !status.success();
-    Ok(tally)
+    tally.binary_failed |= !status.success();
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    tally.end(suite, begun.elapsed(), threads.unwrap_or(cores));
+    Ok(())
 }
 
 fn close(tally: &Tally, took: Duration) -> Result<(), Failure> {
@@ -125,28 +147,18 @@ fn close(tally: &Tally, took: Duration) -> Result<(), Failure> {
     for failure in &tally.failures {
         say(format_args!("FAILED {failure}"));
     }
+    say(&tally.times);
     say(&tally.rows);
-    if tally.cargo_failed && tally.failed == 0 {
-        say("a test binary died before it could report, or did not build: see above");
+    if tally.binary_failed && tally.failed == 0 {
+        say("a test binary died before it could report: see above");
     }
     if tally.passed + tally.failed == 0 {
         say("no test ran");
     }
     // The last line, whatever happened, on either stream.
     say(tally.closing_line());
-    if tally.failed > 0 || tally.cargo_failed || tally.passed == 0 {
+    if tally.failed > 0 || tally.binary_failed || tally.passed == 0 {
         return Err(Failure::told());
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_runner_variable_is_cargos() {
-        let name = runner_variable();
-        assert!(name.starts_with("CARGO_TARGET_") && name.ends_with("_UNKNOWN_LINUX_GNU_RUNNER"));
-    }
 }

@@ -1,9 +1,11 @@
-//! What the test binaries said, line by line. Imports `rows`.
+//! What the test binaries said, line by line. Imports `rows` and `times`.
 
 use super::rows::{Rows, skipped_row};
+use super::times::{Clock, Times, took};
+use std::time::Duration;
 
 /// What the test binaries said.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq)]
 pub(super) struct Tally {
     pub(super) passed: usize,
     pub(super) failed: usize,
@@ -14,15 +16,26 @@ pub(super) struct Tally {
     pub(super) rows: Rows,
     /// Names of the tests that failed.
     pub(super) failures: Vec<String>,
-    /// Cargo ended with an error: with `failed == 0`, a test binary died or did not compile.
-    pub(super) cargo_failed: bool,
+    /// A test binary ended with an error: with `failed == 0`, it died.
+    pub(super) binary_failed: bool,
+    pub(super) times: Times,
+    /// The suite that runs.
+    clock: Clock,
+    /// The test whose captured output is read.
+    speaker: String,
     /// Within the captured output of passed tests, which is read but not shown.
     in_successes: bool,
 }
 
 impl Tally {
-    /// Reads one line of `cargo test -- --show-output`. `true`: a person wants to see it.
-    pub(super) fn take(&mut self, line: &str) -> bool {
+    /// Reads one line of a test binary with `--show-output`, said `at` after it began. `true`: a person wants to see it.
+    pub(super) fn take(&mut self, line: &str, at: Duration) -> bool {
+        let speaker = line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" stdout ----"));
+        if let Some(test) = speaker {
+            test.clone_into(&mut self.speaker);
+        } else if let Some(seconds) = took(line) {
+            self.clock.said(&self.speaker, seconds);
+        }
         if let Some(why) = line.trim_start().strip_prefix("SKIPPED ") {
             self.skipped.push(why.trim().to_owned());
             return false;
@@ -45,11 +58,18 @@ impl Tally {
         {
             let failed = outcome == "FAILED";
             self.rows.saw(name, failed);
+            self.clock.ended(name, at);
             if failed {
                 self.failures.push(name.to_owned());
             }
         }
         !self.in_successes
+    }
+
+    /// A suite has ended, `after` it began.
+    pub(super) fn end(&mut self, suite: &str, after: Duration, threads: usize) {
+        self.in_successes = false;
+        self.times.add(suite, after, threads, &std::mem::take(&mut self.clock));
     }
 
     pub(super) fn closing_line(&self) -> String {
@@ -108,7 +128,8 @@ test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; 
     #[test]
     fn a_run_is_counted() {
         let mut tally = Tally::default();
-        let shown: Vec<&str> = OUTPUT.lines().filter(|line| tally.take(line)).collect();
+        let shown: Vec<&str> =
+            OUTPUT.lines().filter(|line| tally.take(line, Duration::ZERO)).collect();
         assert_eq!(tally.closing_line(), "1 passed, 1 failed, 1 skipped");
         assert_eq!(tally.skipped, ["kernel::loads: needs root"]);
         assert_eq!(tally.failures, ["refuses"]);
@@ -120,7 +141,8 @@ test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; 
     fn several_binaries_add_up() {
         let mut tally = Tally::default();
         for _ in 0..2 {
-            tally.take("test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured");
+            let line = "test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured";
+            tally.take(line, Duration::ZERO);
         }
         assert_eq!(tally.closing_line(), "24 passed, 0 failed, 2 skipped");
     }
