@@ -143,5 +143,7 @@ fn a_response_that_stops_half_way_is_reset() {
     });
     let answer = scene.target.fetch("/hang-body/100000");
     assert_eq!((&answer["status"], &answer["end"]), (&json!(200), &json!("reset")), "{answer:#}");
+    // And not after the 30 s that the head might have taken.
+    assert!(answer["seconds"].as_f64().is_some_and(|s| (0.9..15.0).contains(&s)), "{answer:#}");
     assert_ok(&scene.target.fetch("/"));
 }

@@ -11,7 +11,7 @@ use spooky_tests::netns::{EDGE, PEER, client_v6};
 use spooky_tests::scene::{LONG, SOON, Scene, Turn, assert_ok};
 use spooky_tests::{programs, wait};
 
-use crate::steering::{Stage, stage};
+use crate::steering::{Stage, stage, stage_alone};
 
 /// What a replay says, and its exit code.
 fn replay(file: &Path, arguments: &[&str]) -> (i32, String) {
@@ -116,9 +116,9 @@ fn a_trace_of_a_flood_is_judged_alike_again() {
     let ebpf = json!({ "mode": "xdp", "interface": EDGE, "on_failure": "abort", "flood": flood });
     let deny = json!({ "deny": ["198.51.100.0/24", "2001:db8:bad::/48"] });
     let test = "a_trace_of_a_flood_is_judged_alike_again";
-    let Some(stage) =
-        stage(test, |config| control.configure(config.set("/access", deny).set("/ebpf", ebpf)))
-    else {
+    let Some(stage) = stage_alone(test, |config| {
+        control.configure(config.set("/access", deny).set("/ebpf", ebpf))
+    }) else {
         return;
     };
     let mac = stage.mac_of_edge();

@@ -1,16 +1,19 @@
 //! Whose turn it is. The tests of a process share two cores, and wait for clients and for daemons most of their time: several
 //! play side by side, those that measure memory or time play alone, those that only wait for a state of their own rest
-//! beside either. Imports nothing.
+//! beside either. Who asks to be alone in the middle has nothing under way that would not bear the wait for it: connections go
+//! idle. Imports nothing.
 //!
 //! A binary needs more threads than tests may play, or those that wait to play alone leave none for the others:
 //! `cargo xtask test` starts it with enough of them.
 
 use std::cell::Cell;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::marker::PhantomData;
+use std::sync::{Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Tests that play side by side at most: as many as keep two cores busy and answer in time.
-const PLACES: usize = 3;
+/// Tests that play side by side at most: one more than there are cores keeps those busy and lets each answer in time.
+static PLACES: LazyLock<usize> =
+    LazyLock::new(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get) + 1);
 
 /// How a test plays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +47,8 @@ thread_local! {
 pub struct Turn {
     /// Since when; `None` for a further turn of one who is on stage already.
     since: Option<Instant>,
+    /// Not for another thread: what is held is known by the one that took it.
+    _here: PhantomData<MutexGuard<'static, ()>>,
 }
 
 /// Gives back the part that a test had before.
@@ -72,12 +77,12 @@ impl Turn {
 
     fn take(part: Part) -> Self {
         if PART.get().is_some() {
-            return Self { since: None };
+            return Self { since: None, _here: PhantomData };
         }
         let since = Instant::now();
         WAITED.set(Duration::ZERO);
         change(Some(part));
-        Self { since: Some(since) }
+        Self { since: Some(since), _here: PhantomData }
     }
 }
 
@@ -130,10 +135,10 @@ fn change(to: Option<Part>) -> Option<Part> {
     CHANGED.notify_all();
     let begun = Instant::now();
     match to {
-        // Those that played alone go on beside others at once: nobody else is there.
+        // Whoever played alone goes on beside others at once: nobody else is there.
         Some(Part::Shared) => {
             stage.waiting += 1;
-            stage = until(stage, |stage| !stage.alone && stage.shared < PLACES);
+            stage = until(stage, |stage| !stage.alone && stage.shared < *PLACES);
             stage.waiting -= 1;
             stage.shared += 1;
         }

@@ -65,13 +65,8 @@ pub(crate) fn all(sudo: bool, soak: bool, filter: &[String]) -> Result<(), Failu
     let mut tally = Tally::default();
     for suite in &suites {
         say(format_args!("\n==> {}", suite.name));
-        let mut tests = suite.command(privilege);
-        watch(
-            surroundings(&mut tests, soak).args(filter),
-            &suite.name,
-            suite.threads(),
-            &mut tally,
-        )?;
+        let mut tests = suite.command(privilege, filter);
+        watch(surroundings(&mut tests, soak), &suite.name, suite.threads(), &mut tally)?;
     }
     let mut docs = cargo();
     docs.args(["test", "--workspace", "--doc", "--no-fail-fast", "--", "--show-output"]);

@@ -7,6 +7,7 @@ use crate::command::{Failure, Privilege, cannot_start, cargo, forget_cargo, say}
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 /// Whole-program tests that keep to turns (tests/support/turn.rs): those that wait for theirs hold a thread.
 const BY_TURNS: [&str; 4] = ["attacks", "conformance", "interop", "proxy"];
@@ -27,6 +28,7 @@ pub(super) struct Suite {
 /// One does not build.
 pub(super) fn build() -> Result<Vec<Suite>, Failure> {
     say("==> build the tests");
+    let start = Instant::now();
     let mut command = cargo();
     command.args(["test", "--workspace", "--no-run", "--message-format=json-render-diagnostics"]);
     let output = command.stderr(Stdio::inherit()).output();
@@ -34,7 +36,12 @@ pub(super) fn build() -> Result<Vec<Suite>, Failure> {
     if !output.status.success() {
         return Err(Failure::new("the tests do not build: see above"));
     }
-    Ok(String::from_utf8_lossy(&output.stdout).lines().filter_map(suite).collect())
+    say(format_args!("    build the tests: done in {:.1} s", start.elapsed().as_secs_f32()));
+    let mut suites: Vec<Suite> =
+        String::from_utf8_lossy(&output.stdout).lines().filter_map(suite).collect();
+    // Cargo tells of them as they become ready.
+    suites.sort_by(|one, other| (&one.directory, &one.name).cmp(&(&other.directory, &other.name)));
+    Ok(suites)
 }
 
 /// A message of cargo about a test binary.
@@ -55,15 +62,17 @@ impl Suite {
         BY_TURNS.contains(&self.name.as_str()).then_some(THREADS_BY_TURNS)
     }
 
-    /// The binary as a command, with the rights of `privilege`.
-    pub(super) fn command(&self, privilege: Privilege) -> Command {
+    /// The binary as a command, with the rights of `privilege`; `arguments` are the caller's.
+    pub(super) fn command(&self, privilege: Privilege, arguments: &[String]) -> Command {
         let mut command =
             privilege.command(&self.binary).unwrap_or_else(|| Command::new(&self.binary));
         forget_cargo(&mut command);
         command.current_dir(&self.directory).arg("--show-output");
-        if let Some(threads) = self.threads() {
+        let own = arguments.iter().any(|argument| argument.starts_with("--test-threads"));
+        if let Some(threads) = self.threads().filter(|_| !own) {
             command.arg(format!("--test-threads={threads}"));
         }
+        command.args(arguments);
         command
     }
 }

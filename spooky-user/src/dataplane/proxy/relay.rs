@@ -305,6 +305,11 @@ impl<'e> Relay<'e> {
     }
 
     fn poll_timeout(&self, cx: &mut Context<'_>, mut sleep: Pin<&mut Sleep>) -> Poll<ProxyError> {
+        // A body may stand still for less time than its head may take.
+        let due = (self.last_progress + self.patience()).into();
+        if sleep.deadline() > due {
+            sleep.as_mut().reset(due);
+        }
         while sleep.as_mut().poll(cx).is_ready() {
             let due = self.last_progress + self.patience();
             if due <= Instant::now() {
