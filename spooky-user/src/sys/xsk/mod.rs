@@ -30,7 +30,7 @@ use self::memory::Frames;
 use self::ring::{Consumer, Descriptor, Producer};
 pub use self::stock::{Place, Settings, Stock};
 
-/// Send calls for what one flush left in the TX ring. In copy mode the kernel takes 32 packets a call.
+/// Send calls for what one flush left in the TX ring. In copy mode the kernel takes 32 packets a call, or 128.
 const KICKS: usize = 64;
 
 /// How frames get from the driver into the UMEM and back.

@@ -23,6 +23,10 @@ use super::{Receiver, Sender, Transfer};
 /// Wanted for what is on its way out in copy mode; each packet there counts with some 2 KiB.
 const SEND_BUFFER: usize = 8 << 20;
 
+/// Packets that one send call may take in copy mode, where the kernel lets that be said (Linux 6.17); 32 otherwise. Not more than
+/// the smallest ring has.
+const BUDGET: u32 = 128;
+
 /// What the sockets of a stock have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -117,11 +121,15 @@ impl Stock {
     }
 
     fn sides(&self, socket: &Arc<OwnedFd>) -> io::Result<(Receiver, Sender)> {
+        /// Of linux/if_xdp.h.
+        const XDP_MAX_TX_SKB_BUDGET: i32 = 9;
         let count = self.settings.frames;
         sockopt::set_xdp_umem_fill_ring_size(socket, count)?;
         sockopt::set_xdp_umem_completion_ring_size(socket, count)?;
         sockopt::set_xdp_rx_ring_size(socket, count)?;
         sockopt::set_xdp_tx_ring_size(socket, count)?;
+        // Without it there are more calls.
+        let _ = set(socket.as_fd(), libc::SOL_XDP, XDP_MAX_TX_SKB_BUDGET, BUDGET);
         let offsets = sockopt::xdp_mmap_offsets(socket)?;
         let [incoming, outgoing] = Frames::pair(&self.memory, count, self.settings.frame_size);
         let (rx, tx) = (libc::XDP_PGOFF_RX_RING as u64, libc::XDP_PGOFF_TX_RING as u64);
@@ -200,24 +208,20 @@ fn busy_poll(socket: BorrowedFd<'_>, microseconds: u32) -> io::Result<()> {
     const SO_PREFER_BUSY_POLL: i32 = 69;
     const SO_BUSY_POLL_BUDGET: i32 = 70;
     /// Packets of one look: the driver's own measure.
-    const BUDGET: u32 = 64;
+    const LOOK: u32 = 64;
     for (option, value) in
-        [(SO_PREFER_BUSY_POLL, 1), (SO_BUSY_POLL, microseconds), (SO_BUSY_POLL_BUDGET, BUDGET)]
+        [(SO_PREFER_BUSY_POLL, 1), (SO_BUSY_POLL, microseconds), (SO_BUSY_POLL_BUDGET, LOOK)]
     {
-        let len = size_of::<u32>() as libc::socklen_t;
-        // SAFETY: the kernel reads `len` octets of the value, which lives across the call.
-        let result = unsafe {
-            libc::setsockopt(
-                socket.as_raw_fd(),
-                libc::SOL_SOCKET,
-                option,
-                (&raw const value).cast(),
-                len,
-            )
-        };
-        if result != 0 {
-            return Err(io::Error::last_os_error());
-        }
+        set(socket, libc::SOL_SOCKET, option, value)?;
     }
     Ok(())
+}
+
+/// Sets an option that is a number.
+fn set(socket: BorrowedFd<'_>, level: i32, option: i32, value: u32) -> io::Result<()> {
+    let len = size_of::<u32>() as libc::socklen_t;
+    let fd = socket.as_raw_fd();
+    // SAFETY: the kernel reads `len` octets of the value, which lives across the call.
+    let result = unsafe { libc::setsockopt(fd, level, option, (&raw const value).cast(), len) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
