@@ -128,6 +128,14 @@ counters! {
     XdpVersions = 32: XDP { verdict = "drop", reason = "versions" };
     /// Answered with Version Negotiation.
     XdpAnswered = 33: XDP { verdict = "tx", reason = "version" };
+    /// Under attack: Handshake, Retry or Version Negotiation with an ID that is not ours.
+    XdpDropUnknownLong = 34: XDP { verdict = "drop", reason = "unknown_long" };
+    /// Under attack: short header with an ID that is not ours.
+    XdpDropUnknownShort = 35: XDP { verdict = "drop", reason = "unknown_short" };
+    /// Under attack: one of our IDs, but its worker and generation are not live.
+    XdpDropOwnerGone = 36: XDP { verdict = "drop", reason = "owner_gone" };
+    /// Under attack: would open a connection without a token of ours, beyond the share of those.
+    XdpNoToken = 37: XDP { verdict = "drop", reason = "no_token" };
 }
 
 /// What one CPU has counted of the frames of one receive queue, by [`Counter::place_in_row`].

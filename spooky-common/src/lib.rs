@@ -50,6 +50,7 @@ pub mod counter;
 pub mod cursor;
 pub mod early;
 pub mod frame;
+pub mod guard;
 pub mod invariant;
 pub mod map;
 pub mod pace;
@@ -59,8 +60,9 @@ pub mod prefix;
 pub mod sample;
 pub mod siphash;
 pub mod steer;
+pub mod token;
 pub mod verdict;
 
 /// Version of everything the kernel object and user space share. The object carries the one it was built with;
 /// user space refuses to load an object with another.
-pub const LAYOUT_VERSION: u32 = 5;
+pub const LAYOUT_VERSION: u32 = 6;

@@ -15,6 +15,8 @@ use crate::{
 pub const PROGRAM_XDP: &str = "spooky_xdp";
 /// Name of the XDP program that answers, which the other goes on to.
 pub const PROGRAM_ANSWER: &str = "spooky_answer";
+/// Name of the XDP program that looks closer while there is an attack, which the other goes on to.
+pub const PROGRAM_GUARD: &str = "spooky_guard";
 /// Name of the sk_reuseport program in the object.
 pub const PROGRAM_REUSEPORT: &str = "spooky_reuseport";
 
@@ -60,7 +62,7 @@ pub const BUCKETS: &str = "BUCKETS";
 pub const SAMPLES: &str = "SAMPLES";
 /// Ring buffer of [`crate::capture::Capture`].
 pub const CAPTURES: &str = "CAPTURES";
-/// Program array of one: [`PROGRAM_ANSWER`].
+/// Program array: [`PROGRAM_ANSWER`] at [`ANSWER_PLACE`], [`PROGRAM_GUARD`] at [`GUARD_PLACE`].
 pub const PROGRAMS: &str = "PROGRAMS";
 /// AF_XDP sockets by receive queue.
 pub const XSKS: &str = "XSKS";
@@ -70,6 +72,12 @@ pub const REDIRECT_OCTETS_MAX: usize = 2048 - 256;
 /// Read-only section that holds [`crate::LAYOUT_VERSION`].
 pub const LAYOUT: &str = ".rodata.layout";
 
+/// Place in `PROGRAMS`.
+pub const ANSWER_PLACE: u32 = 0;
+/// Place in `PROGRAMS`.
+pub const GUARD_PLACE: u32 = 1;
+/// Entries of `PROGRAMS`.
+pub const PROGRAMS_CAPACITY: u32 = 2;
 /// Entries of `PORTS`: one a UDP port.
 pub const PORTS_CAPACITY: u32 = 1 << 16;
 /// Listeners there can be; [`Port`] and [`socket_index`] have no room for more.
@@ -162,12 +170,18 @@ pub struct Settings {
     pub capture_every: u32,
     /// Not 0: what a header alone proves is refused here, see [`crate::early`].
     pub early: u32,
-    /// Always 0.
-    pub reserved: u32,
+    /// Not 0: there is an attack. What belongs to no connection is dropped, and strangers have `strangers`.
+    pub attack: u32,
     /// Of packets that open connections, for each prefix.
     pub new_flows: Pace,
     /// Of Version Negotiation packets; no limit: user space sends them.
     pub versions: Pace,
+    /// In place of `new_flows` under attack: of packets that open connections without a token of ours, for each prefix.
+    pub strangers: Pace,
+    /// The same, of all prefixes together.
+    pub strangers_all: Pace,
+    /// Under attack, the Unix time in milliseconds from which on a token is not too old.
+    pub tokens_since_ms: u64,
 }
 
 /// A list of one family, by its place in [`Settings::lists`].

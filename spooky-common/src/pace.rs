@@ -11,8 +11,10 @@ use crate::{cid::LocalKey, frame::Address, siphash::siphash24};
 pub const PREFIX_BUCKETS: u32 = 1 << 16;
 /// The bucket of Version Negotiation packets, behind those of prefixes.
 pub const VERSION_BUCKET: u32 = PREFIX_BUCKETS;
+/// The bucket of all strangers together.
+pub const STRANGERS_BUCKET: u32 = PREFIX_BUCKETS + 1;
 /// All buckets.
-pub const BUCKETS: u32 = PREFIX_BUCKETS + 1;
+pub const BUCKETS: u32 = PREFIX_BUCKETS + 2;
 
 /// A pace.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

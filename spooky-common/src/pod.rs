@@ -24,6 +24,6 @@ pod! {
     Slot = 4;
     Queue = 4;
     Key = 16 4 4;
-    Settings = 16 4 4 4 4 4 4 16 16;
+    Settings = 16 4 4 4 4 4 4 16 16 16 16 8;
     Sample = 16 2 2 2 1 1 16 8;
 }

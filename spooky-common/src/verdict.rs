@@ -26,6 +26,8 @@ pub enum Verdict {
     Drop(DropReason, Tuple),
     /// Of a version we do not speak, to be answered with Version Negotiation; to the stack when that cannot be done.
     Answer,
+    /// There is an attack: [`crate::guard`] goes on.
+    Guard,
     /// To the AF_XDP socket of the receive queue it came in by; to the stack when there is none.
     Redirect(u32, Redirected),
 }
@@ -59,6 +61,14 @@ pub enum DropReason {
     Pace = 7,
     /// More packets of versions that we do not speak than are answered.
     Versions = 8,
+    /// Under attack: Handshake, Retry or Version Negotiation with an ID that is not ours.
+    UnknownLong = 9,
+    /// Under attack: a short header with an ID that is not ours.
+    UnknownShort = 10,
+    /// Under attack: an ID of ours whose worker and generation are not live.
+    OwnerGone = 11,
+    /// Under attack: it would open a connection without a token of ours, beyond the share of those.
+    NoToken = 12,
 }
 
 /// Everything the decision looks up.
@@ -102,15 +112,15 @@ pub fn ingress<C: Cursor + Clone, T: Tables>(cursor: &mut C, tables: &T) -> Verd
         Ok(tuple) => tuple,
         Err(opaque) => return Verdict::Pass(opaque.counter()),
     };
+    if cursor.meet().is_none() {
+        return Verdict::Pass(Counter::XdpTruncated);
+    }
     if listener(tables, &tuple.destination, tuple.destination_port).is_none() {
         return Verdict::Pass(Counter::XdpOtherPort);
     }
     let settings = tables.settings();
     if let Some(reason) = access::refuse(&tuple.source, tables, settings.default_deny != 0) {
         return Verdict::Drop(reason, tuple);
-    }
-    if cursor.meet().is_none() {
-        return Verdict::Pass(Counter::XdpTruncated);
     }
     let mut rest = cursor.clone();
     let payload_len = usize::from(tuple.payload_len);
@@ -125,6 +135,9 @@ pub fn ingress<C: Cursor + Clone, T: Tables>(cursor: &mut C, tables: &T) -> Verd
         && let Some(reason) = early::refuse(&header, &mut rest, payload_len, tuple.source_port)
     {
         return Verdict::Drop(reason.into(), tuple);
+    }
+    if settings.attack != 0 {
+        return Verdict::Guard;
     }
     match steer::whose(&header, tables) {
         // A socket takes the frames of its own queue only: what came in by another goes through the stack, where the
@@ -144,14 +157,8 @@ pub fn ingress<C: Cursor + Clone, T: Tables>(cursor: &mut C, tables: &T) -> Verd
 #[inline(always)]
 fn new_flow<T: Tables>(header: &invariant::Header, tuple: &Tuple, tables: &T) -> Verdict {
     let settings = tables.settings();
-    let service = early::is_service(tuple.source_port);
-    if settings.early != 0 && service {
-        return Verdict::Drop(DropReason::SourcePort, *tuple);
-    }
-    let other_version = matches!(header.form, Form::Long { kind: Kind::OtherVersion, .. });
-    let whole = usize::from(tuple.payload_len) >= early::INITIAL_DATAGRAM_MIN;
-    if settings.early != 0 && other_version && !whole {
-        return Verdict::Drop(DropReason::TooShort, *tuple);
+    if let Some(reason) = may_not_open(header, tuple, settings) {
+        return Verdict::Drop(reason, *tuple);
     }
     if settings.new_flows.step_ns != 0
         && !keeps_pace(
@@ -162,8 +169,32 @@ fn new_flow<T: Tables>(header: &invariant::Header, tuple: &Tuple, tables: &T) ->
     {
         return Verdict::Drop(DropReason::Pace, *tuple);
     }
-    if settings.versions.step_ns != 0 && other_version && whole && !service {
-        if !keeps_pace(&settings.versions, pace::VERSION_BUCKET, tables) {
+    welcome(header, tuple, tables)
+}
+
+/// Why a packet with an ID that its client chose is refused by every worker, as far as only its place tells.
+#[inline(always)]
+pub(crate) fn may_not_open(
+    header: &invariant::Header,
+    tuple: &Tuple,
+    settings: &Settings,
+) -> Option<DropReason> {
+    if settings.early == 0 {
+        return None;
+    }
+    if early::is_service(tuple.source_port) {
+        return Some(DropReason::SourcePort);
+    }
+    (is_other_version(header) && !is_whole(tuple)).then_some(DropReason::TooShort)
+}
+
+/// What becomes of a packet with an ID that its client chose, when it may open a connection.
+#[inline(always)]
+pub(crate) fn welcome<T: Tables>(header: &invariant::Header, tuple: &Tuple, tables: &T) -> Verdict {
+    let versions = &tables.settings().versions;
+    let service = early::is_service(tuple.source_port);
+    if versions.step_ns != 0 && is_other_version(header) && is_whole(tuple) && !service {
+        if !keeps_pace(versions, pace::VERSION_BUCKET, tables) {
             return Verdict::Drop(DropReason::Versions, *tuple);
         }
         return Verdict::Answer;
@@ -174,9 +205,19 @@ fn new_flow<T: Tables>(header: &invariant::Header, tuple: &Tuple, tables: &T) ->
     Verdict::Pass(Counter::XdpNewFlow)
 }
 
+#[inline(always)]
+const fn is_other_version(header: &invariant::Header) -> bool {
+    matches!(header.form, Form::Long { kind: Kind::OtherVersion, .. })
+}
+
+#[inline(always)]
+const fn is_whole(tuple: &Tuple) -> bool {
+    tuple.payload_len as usize >= early::INITIAL_DATAGRAM_MIN
+}
+
 /// Whether one more may pass now; if so, it has.
 #[inline(always)]
-fn keeps_pace<T: Tables>(pace: &Pace, bucket: u32, tables: &T) -> bool {
+pub(crate) fn keeps_pace<T: Tables>(pace: &Pace, bucket: u32, tables: &T) -> bool {
     match pace.take(tables.due(bucket), tables.now()) {
         Some(due) => {
             tables.set_due(bucket, due);
@@ -253,6 +294,10 @@ impl DropReason {
             Self::NotInitial => Counter::XdpNotInitial,
             Self::Pace => Counter::XdpPace,
             Self::Versions => Counter::XdpVersions,
+            Self::UnknownLong => Counter::XdpDropUnknownLong,
+            Self::UnknownShort => Counter::XdpDropUnknownShort,
+            Self::OwnerGone => Counter::XdpDropOwnerGone,
+            Self::NoToken => Counter::XdpNoToken,
         }
     }
 
@@ -268,13 +313,17 @@ impl DropReason {
             6 => Some(Self::NotInitial),
             7 => Some(Self::Pace),
             8 => Some(Self::Versions),
+            9 => Some(Self::UnknownLong),
+            10 => Some(Self::UnknownShort),
+            11 => Some(Self::OwnerGone),
+            12 => Some(Self::NoToken),
             _ => None,
         }
     }
 }
 
 impl Verdict {
-    /// The one counter that this verdict adds to.
+    /// The one counter that this verdict adds to; for one that leads on, if nothing is there.
     #[inline(always)]
     #[must_use]
     pub const fn counter(&self) -> Counter {
@@ -282,6 +331,8 @@ impl Verdict {
             Self::Pass(counter) => *counter,
             Self::Drop(reason, _) => reason.counter(),
             Self::Answer => Counter::XdpAnswered,
+            // Never seen: the program is there before the first frame.
+            Self::Guard => Counter::XdpNewFlow,
             Self::Redirect(_, Redirected::Owner) => Counter::XdpRedirected,
             Self::Redirect(_, Redirected::NewFlow) => Counter::XdpRedirectedNew,
         }

@@ -26,7 +26,13 @@ pub fn spooky_xdp(context: XdpContext) -> u32 {
     xdp::ingress(&context)
 }
 
-/// What the program above goes on to for a version that nobody speaks: answer it.
+/// What the program above goes on to while there is an attack: drop what belongs to no connection.
+#[xdp_program]
+pub fn spooky_guard(context: XdpContext) -> u32 {
+    xdp::guard(&context)
+}
+
+/// What both go on to for a version that nobody speaks: answer it.
 #[xdp_program]
 pub fn spooky_answer(context: XdpContext) -> u32 {
     answer::version_negotiation(&context)

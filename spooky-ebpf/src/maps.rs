@@ -106,9 +106,9 @@ pub static SAMPLES: RingBuf = RingBuf::with_byte_size(map::SAMPLES_CAPACITY, 0);
 #[map]
 pub static CAPTURES: RingBuf = RingBuf::with_byte_size(map::CAPTURES_CAPACITY, 0);
 
-/// Control plane writes, XDP goes on to: the program that answers.
+/// Control plane writes, XDP goes on to: the programs that answer and that look closer.
 #[map]
-pub static PROGRAMS: ProgramArray = ProgramArray::with_max_entries(1, 0);
+pub static PROGRAMS: ProgramArray = ProgramArray::with_max_entries(map::PROGRAMS_CAPACITY, 0);
 
 /// Control plane writes, XDP redirects to: receive queue -> AF_XDP socket.
 #[map]

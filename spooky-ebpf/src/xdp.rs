@@ -6,7 +6,8 @@ use aya_ebpf::{
 };
 use spooky_common::{
     counter::Counter,
-    map::REDIRECT_OCTETS_MAX,
+    guard,
+    map::{self, REDIRECT_OCTETS_MAX},
     verdict::{self, Tables as _, Verdict},
 };
 
@@ -20,17 +21,35 @@ use crate::{
 /// Decides, counts once, and acts.
 #[inline(always)]
 pub fn ingress(context: &XdpContext) -> u32 {
-    let queue = context.rx_queue_index();
-    let Some(maps) = Maps::open(queue) else { return XDP_PASS };
+    let Some(maps) = Maps::open(context.rx_queue_index()) else { return XDP_PASS };
     let mut frame = Frame::new(context);
     let verdict = verdict::ingress(&mut frame, &maps);
+    act(context, &maps, frame, verdict)
+}
+
+/// The same, for what the program above leaves to be looked at closer.
+#[inline(always)]
+pub fn guard(context: &XdpContext) -> u32 {
+    let Some(maps) = Maps::open(context.rx_queue_index()) else { return XDP_PASS };
+    let mut frame = Frame::new(context);
+    let verdict = guard::ingress(&mut frame, &maps);
+    act(context, &maps, frame, verdict)
+}
+
+/// Of a frame that is dropped `frame` stands at the UDP payload.
+#[inline(always)]
+fn act(context: &XdpContext, maps: &Maps, mut frame: Frame, verdict: Verdict) -> u32 {
+    let queue = context.rx_queue_index();
     let (action, counter) = match verdict {
         Verdict::Pass(counter) => (XDP_PASS, counter),
         Verdict::Drop(reason, _) => (XDP_DROP, reason.counter()),
         Verdict::Answer => {
-            // SAFETY: the context is the one the kernel called with. Comes back only if the program is not there.
-            let _missing = unsafe { PROGRAMS.tail_call(context, 0) };
+            go_on(context, map::ANSWER_PLACE);
             (XDP_PASS, Counter::XdpNewFlow)
+        }
+        Verdict::Guard => {
+            go_on(context, map::GUARD_PLACE);
+            (XDP_PASS, verdict.counter())
         }
         // It would be lost there: the stack has room for it.
         Verdict::Redirect(_, why) if context.data() + REDIRECT_OCTETS_MAX < context.data_end() => {
@@ -48,4 +67,11 @@ pub fn ingress(context: &XdpContext) -> u32 {
         sample::record(&mut frame, &tuple, reason, nth, maps.settings().sample_every);
     }
     action
+}
+
+/// Comes back only if there is no program at that place.
+#[inline(always)]
+fn go_on(context: &XdpContext, place: u32) {
+    // SAFETY: the context is the one the kernel called with.
+    let _missing = unsafe { PROGRAMS.tail_call(context, place) };
 }

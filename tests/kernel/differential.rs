@@ -14,8 +14,8 @@ use crate::{
     early,
     fixtures::{self, OWNER},
     frames::{Frame, QINQ, VLAN, frame, long, short},
-    queues,
-    rig::{self, moved},
+    guard, queues,
+    rig::{self, Setup, moved},
     xdp_verdicts::on_host,
 };
 
@@ -26,7 +26,7 @@ const BATCH: usize = 1000;
 fn h02_kernel_and_host_agree() {
     let Some(mut rig) = rig::load("differential") else { return };
     let Some(socket) = queues::socket("differential") else { return };
-    let batches = if spooky_tests::soak() { 1000 } else { 100 };
+    let batches = if spooky_tests::soak() { 1000 } else { 130 };
     let seed =
         std::env::var("SPOOKY_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0x5eed_0001);
     println!("SPOOKY_SEED={seed}");
@@ -36,18 +36,12 @@ fn h02_kernel_and_host_agree() {
         (0..=u8::MAX).step_by(2).map(move |worker| Owner { worker, generation })
     });
     setup.live.extend(even);
-    let fixtures = fixtures::all().into_iter().chain(early::under_early());
+    let fixtures =
+        fixtures::all().into_iter().chain(early::under_early()).chain(guard::under_attack());
     let corpus: Vec<_> = fixtures.map(|fixture| fixture.octets).collect();
     let mut seen = vec![0_u64; Counter::ALL.len()];
     for batch in 0..batches {
-        setup.settings.default_deny = u32::from(batch % 8 == 7);
-        setup.in_tries = batch % 2 == 1;
-        setup.settings.early = u32::from(batch % 4 > 0);
-        // Time stands still on the host, and in the kernel no pace below is reached again.
-        let pace = |on: bool| Pace { step_ns: u64::from(on) << 50, slack_ns: 5 << 49 };
-        setup.settings.new_flows = pace(batch % 3 == 1);
-        setup.settings.versions = pace(batch % 2 == 0);
-        setup.settings.versions.slack_ns *= 3;
+        vary(&mut setup, batch);
         setup.queue = match batch % 3 {
             0 => Queue::NOBODYS,
             _ => Queue::live(OWNER, random.u16(..=256)),
@@ -88,6 +82,23 @@ fn h02_kernel_and_host_agree() {
     }
     println!("{} frames, 0 differences", batches * BATCH);
     enough_of_each(&seen);
+}
+
+/// Other settings for each batch.
+fn vary(setup: &mut Setup, batch: usize) {
+    setup.settings.default_deny = u32::from(batch % 8 == 7);
+    setup.in_tries = batch % 2 == 1;
+    setup.settings.early = u32::from(!batch.is_multiple_of(4));
+    // Time stands still on the host, and in the kernel no pace below is reached again.
+    let pace = |on: bool| Pace { step_ns: u64::from(on) << 50, slack_ns: 5 << 49 };
+    setup.settings.new_flows = pace(batch % 3 == 1);
+    setup.settings.versions = pace(batch.is_multiple_of(2));
+    setup.settings.versions.slack_ns *= 3;
+    setup.settings.attack = u32::from(batch % 5 == 3);
+    setup.settings.strangers = pace(batch.is_multiple_of(2));
+    setup.settings.strangers_all = pace(batch % 3 == 1);
+    setup.settings.strangers_all.slack_ns *= 4;
+    setup.settings.tokens_since_ms = guard::SINCE;
 }
 
 /// A difference can only show where there are frames.

@@ -10,6 +10,7 @@ mod fixtures;
 mod floods;
 mod frames;
 mod group;
+mod guard;
 mod ids;
 mod lists;
 mod netns;

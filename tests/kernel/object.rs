@@ -58,6 +58,7 @@ fn names_every_map_and_program() {
         map::PROGRAM_XDP,
         map::PROGRAM_REUSEPORT,
         map::PROGRAM_ANSWER,
+        map::PROGRAM_GUARD,
         map::PORTS,
         map::ADDRESSES,
         map::SOCKETS,

@@ -83,7 +83,7 @@ pub(crate) fn load_object(test: &str, object: &[u8]) -> Option<Rig> {
         Ok(ebpf) => {
             let mut rig = Rig { ebpf };
             rig.xdp().load().expect("the verifier accepts the XDP program");
-            rig.load_answer();
+            rig.load_further();
             rig.reuseport().load().expect("the verifier accepts the reuseport program");
             Some(rig)
         }
@@ -122,15 +122,19 @@ impl Rig {
         self.ebpf.program_mut(map::PROGRAM_XDP).expect("in the object").try_into().expect("XDP")
     }
 
-    /// Loads the program that answers and puts it where the other one goes on to.
-    fn load_answer(&mut self) {
-        let program = self.ebpf.program_mut(map::PROGRAM_ANSWER).expect("in the object");
-        let program: &mut Xdp = program.try_into().expect("XDP");
-        program.load().expect("the verifier accepts the program that answers");
-        let fd = program.fd().expect("loaded").try_clone().expect("a descriptor");
-        let programs = self.ebpf.map_mut(map::PROGRAMS).expect("in the object");
-        let mut programs: ProgramArray<_> = programs.try_into().expect("a program array");
-        programs.set(0, &fd, 0).expect("set");
+    /// Loads the programs that the XDP program goes on to, and puts them where it finds them.
+    fn load_further(&mut self) {
+        for (name, place) in
+            [(map::PROGRAM_ANSWER, map::ANSWER_PLACE), (map::PROGRAM_GUARD, map::GUARD_PLACE)]
+        {
+            let program = self.ebpf.program_mut(name).expect("in the object");
+            let program: &mut Xdp = program.try_into().expect("XDP");
+            program.load().expect("the verifier accepts the programs that it goes on to");
+            let fd = program.fd().expect("loaded").try_clone().expect("a descriptor");
+            let programs = self.ebpf.map_mut(map::PROGRAMS).expect("in the object");
+            let mut programs: ProgramArray<_> = programs.try_into().expect("a program array");
+            programs.set(place, &fd, 0).expect("set");
+        }
     }
 
     pub(crate) fn reuseport(&mut self) -> &mut SkReuseport {

@@ -1,6 +1,8 @@
 //! Each fixture through the kernel: verdict, counter delta, the host's opinion; then cut at every octet.
 
-use spooky_common::{answer, counter::Counter, frame::udp, map::REDIRECT_OCTETS_MAX, verdict};
+use spooky_common::{
+    answer, counter::Counter, frame::udp, guard, map::REDIRECT_OCTETS_MAX, verdict,
+};
 
 use crate::{
     fixtures::{self, Fixture},
@@ -143,8 +145,7 @@ fn answers(octets: &[u8]) -> bool {
 
 /// The same decision, by the same code, on the host.
 pub(crate) fn on_host(setup: &Setup, octets: &[u8]) -> (u32, Counter) {
-    let mut cursor = octets;
-    let verdict = verdict::ingress(&mut cursor, setup);
+    let verdict = guard::decide(&octets, setup);
     match verdict {
         verdict::Verdict::Pass(counter) => (XDP_PASS, counter),
         verdict::Verdict::Drop(reason, _) => (XDP_DROP, reason.counter()),
@@ -153,6 +154,7 @@ pub(crate) fn on_host(setup: &Setup, octets: &[u8]) -> (u32, Counter) {
         verdict::Verdict::Redirect(..) if setup.socket && octets.len() <= REDIRECT_OCTETS_MAX => {
             (XDP_REDIRECT, verdict.counter())
         }
+        verdict::Verdict::Guard => unreachable!("decided"),
         verdict::Verdict::Redirect(_, why) => (XDP_PASS, why.passed()),
     }
 }

@@ -31,7 +31,7 @@ impl Bare {
         object::xdp(&mut ebpf)?
             .load()
             .map_err(|error| KernelError::from_program(map::PROGRAM_XDP, error))?;
-        let further = object::load_answer(&mut ebpf)?;
+        let further = object::further(&mut ebpf)?;
         Ok(Self { ebpf, _further: further })
     }
 

@@ -48,8 +48,8 @@ pub(super) struct Loaded {
     pub(super) steering: PerCpuArray<MapData, Row>,
     pub(super) samples: RingBuf<MapData>,
     pub(super) captures: RingBuf<MapData>,
-    /// Held open: the kernel empties the array when nobody does.
-    _answers: Option<ProgramArray<MapData>>,
+    /// Held open.
+    _further: Option<ProgramArray<MapData>>,
     /// Ports that were ever written: all others hold zero since the map was made.
     pub(super) ports_written: BTreeSet<u16>,
     /// Places of `OWNERS` that were ever written, likewise.
@@ -62,7 +62,7 @@ impl Loaded {
     /// Loads the reuseport program, and the XDP program when the mode needs it.
     pub(super) fn load(mode: Mode, sample_every: u32) -> Result<Self, KernelError> {
         let mut ebpf = parse()?;
-        let mut answers = None;
+        let mut programs = None;
         // Programs first: they hold the maps by themselves once loaded.
         reuseport(&mut ebpf)?
             .load()
@@ -71,7 +71,7 @@ impl Loaded {
             xdp(&mut ebpf)?
                 .load()
                 .map_err(|error| KernelError::from_program(map::PROGRAM_XDP, error))?;
-            answers = Some(load_answer(&mut ebpf)?);
+            programs = Some(further(&mut ebpf)?);
         }
         let mut loaded = Self {
             ports: take(&mut ebpf, map::PORTS)?,
@@ -107,7 +107,7 @@ impl Loaded {
             steering: take(&mut ebpf, map::STEERING)?,
             samples: take(&mut ebpf, map::SAMPLES)?,
             captures: take(&mut ebpf, map::CAPTURES)?,
-            _answers: answers,
+            _further: programs,
             ports_written: BTreeSet::new(),
             owners_written: BTreeSet::new(),
             ebpf,
@@ -133,16 +133,20 @@ pub(super) fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp, KernelError> {
     program.try_into().map_err(|error| KernelError::from_program(map::PROGRAM_XDP, error))
 }
 
-/// Loads the program that answers and puts it where the other one goes on to.
-pub(super) fn load_answer(ebpf: &mut Ebpf) -> Result<ProgramArray<MapData>, KernelError> {
-    let failed = |error| KernelError::from_program(map::PROGRAM_ANSWER, error);
-    let program =
-        ebpf.program_mut(map::PROGRAM_ANSWER).ok_or_else(|| lacks(map::PROGRAM_ANSWER))?;
-    let program: &mut Xdp = program.try_into().map_err(failed)?;
-    program.load().map_err(failed)?;
-    let fd = program.fd().and_then(|fd| Ok(fd.try_clone()?)).map_err(failed)?;
+/// Loads the programs that the XDP program goes on to, and puts them where it finds them. The kernel empties the array when
+/// nobody holds it open.
+pub(super) fn further(ebpf: &mut Ebpf) -> Result<ProgramArray<MapData>, KernelError> {
     let mut programs: ProgramArray<MapData> = take(ebpf, map::PROGRAMS)?;
-    programs.set(0, &fd, 0).map_err(|error| KernelError::map(map::PROGRAMS, error))?;
+    for (name, place) in
+        [(map::PROGRAM_ANSWER, map::ANSWER_PLACE), (map::PROGRAM_GUARD, map::GUARD_PLACE)]
+    {
+        let failed = |error| KernelError::from_program(name, error);
+        let program = ebpf.program_mut(name).ok_or_else(|| lacks(name))?;
+        let program: &mut Xdp = program.try_into().map_err(failed)?;
+        program.load().map_err(failed)?;
+        let fd = program.fd().and_then(|fd| Ok(fd.try_clone()?)).map_err(failed)?;
+        programs.set(place, &fd, 0).map_err(|error| KernelError::map(map::PROGRAMS, error))?;
+    }
     Ok(programs)
 }
 

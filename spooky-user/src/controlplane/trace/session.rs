@@ -182,6 +182,8 @@ fn state_of(seen: &Observed, own: LocalKey) -> State {
         early: seen.settings.early != 0,
         paced: seen.settings.new_flows.step_ns != 0,
         answers: seen.settings.versions.step_ns != 0,
+        attack: seen.settings.attack != 0,
+        tokens_since_ms: seen.settings.tokens_since_ms,
         denied: seen.denied.clone(),
         allowed: seen.allowed.clone(),
         queues: seen

@@ -8,12 +8,14 @@ use spooky_common::access::Lists;
 use spooky_common::answer;
 use spooky_common::cid::{self, CID_LEN, LocalKey, Owner};
 use spooky_common::counter::Counter;
-use spooky_common::frame::{self, Address};
-use spooky_common::invariant;
+use spooky_common::frame::{self, Address, Tuple};
+use spooky_common::guard;
+use spooky_common::invariant::{self, Form, Header, Kind};
 use spooky_common::map::{AddressKey, Port, Queue, Settings};
 use spooky_common::pace::{self, Pace};
 use spooky_common::steer::{self, Keys};
-use spooky_common::verdict::{self, Buckets, Listeners, Queues, Tables, Verdict};
+use spooky_common::token;
+use spooky_common::verdict::{Buckets, Listeners, Queues, Tables, Verdict};
 
 use super::hex;
 
@@ -40,6 +42,12 @@ pub struct State {
     /// Whether versions that nobody speaks are answered in XDP.
     #[serde(default)]
     pub answers: bool,
+    /// Whether attack mode was on.
+    #[serde(default)]
+    pub attack: bool,
+    /// The Unix time in milliseconds from which on a token was not too old, in attack mode.
+    #[serde(default)]
+    pub tokens_since_ms: u64,
     /// Of the sources of the frames, those on the deny list.
     pub denied: Vec<IpAddr>,
     /// Of the sources of the frames, those on the allow list.
@@ -150,8 +158,7 @@ impl State {
     /// What the decision is for this frame, by the counter it adds to: the same code as the kernel's, over this state.
     #[must_use]
     pub fn decide(&self, queue: u32, spent: Spent, frame: &mut [u8]) -> Counter {
-        let mut cursor: &[u8] = frame;
-        let verdict = verdict::ingress(&mut cursor, &self.view(queue, spent));
+        let verdict = guard::decide(&&*frame, &self.view(queue, spent));
         if verdict == Verdict::Answer && !can_answer(frame) {
             return Counter::XdpNewFlow;
         }
@@ -176,6 +183,9 @@ impl State {
             early: u32::from(self.early),
             new_flows: tightest(self.paced),
             versions: tightest(self.answers),
+            attack: u32::from(self.attack),
+            strangers: tightest(self.attack),
+            tokens_since_ms: self.tokens_since_ms,
             ..Settings::default()
         }
     }
@@ -286,7 +296,7 @@ impl Spent {
     #[must_use]
     pub const fn of(counter: Option<Counter>) -> Self {
         match counter {
-            Some(Counter::XdpPace) => Self::Prefixs,
+            Some(Counter::XdpPace | Counter::XdpNoToken) => Self::Prefixs,
             Some(Counter::XdpVersions) => Self::Answers,
             _ => Self::Nobodys,
         }
@@ -354,7 +364,7 @@ impl AddressEntry {
 
 impl<K: Keys> Disguise<'_, K> {
     /// Changes the connection ID of a frame that was sealed under the host's key, so that it names the same owner under the
-    /// trace's. `None`: by a chance of one in millions an ID of nobody would be somebody's now; leave the frame out.
+    /// trace's, and the mark of a token behind it. `None`: by a chance of one in millions an ID of nobody would be somebody's now; leave the frame out.
     #[must_use]
     pub fn put_on(&self, frame: &mut [u8]) -> Option<()> {
         let mut cursor: &[u8] = frame;
@@ -368,17 +378,30 @@ impl<K: Keys> Disguise<'_, K> {
             return Some(());
         }
         let first = match header.form {
-            invariant::Form::Short => payload + 1,
-            invariant::Form::Long { .. } => payload + 6,
+            Form::Short => payload + 1,
+            Form::Long { .. } => payload + 6,
         };
+        let behind = first + CID_LEN;
+        let marked = frame.get(behind..).is_some_and(|rest| self.is_marked(rest, &tuple, &header));
         let mut dcid = header.dcid;
         match steer::owner(&dcid, self.host) {
             Some(owner) => cid::seal(&mut dcid, &self.own, owner),
             None if cid::open(&dcid, &self.own).is_some() => return None,
             None => return Some(()),
         }
-        frame.get_mut(first..first + CID_LEN)?.copy_from_slice(&dcid);
+        frame.get_mut(first..behind)?.copy_from_slice(&dcid);
+        if marked {
+            token::mark_again(frame.get_mut(behind..)?, &tuple, &self.own)?;
+        }
         Some(())
+    }
+
+    /// Whether it is an Initial with a token that the host has marked for its sender.
+    fn is_marked(&self, mut rest: &[u8], from: &Tuple, header: &Header) -> bool {
+        let [octet, ..] = header.dcid;
+        let key = self.host.local_key(cid::config_id(octet));
+        let initial = matches!(header.form, Form::Long { kind: Kind::Initial, .. });
+        initial && key.is_some_and(|key| token::is_marked(&mut rest, from, key, 0))
     }
 }
 

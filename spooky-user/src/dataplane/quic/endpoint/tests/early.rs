@@ -1,11 +1,12 @@
-//! What XDP drops by a header alone must be refused here, whatever connections there are.
+//! What XDP drops by a header alone must be refused here, whatever connections there are; under attack, what it drops by an ID
+//! as well.
 
 use spooky_common::counter::Counter;
 use spooky_common::frame::Address;
 use spooky_common::map::{AddressKey, Port, Queue, Settings};
 use spooky_common::steer::Keys;
-use spooky_common::verdict::{self, Buckets, Listeners, Queues, Tables, Verdict};
-use spooky_common::{access, cid};
+use spooky_common::verdict::{Buckets, Listeners, Queues, Tables, Verdict};
+use spooky_common::{access, cid, guard};
 
 use super::*;
 
@@ -91,11 +92,18 @@ struct Seen {
     passed: u32,
 }
 
+impl Seen {
+    fn has(&self, counter: Counter, more_than: u32) {
+        let count = self.dropped.get(&counter).copied().unwrap_or(0);
+        assert!(count > more_than, "{counter:?}: {self:?}");
+    }
+}
+
 /// Gives a changed datagram to both, and compares.
 fn compare(rig: &mut Rig, host: &Host, datagram: &[u8], port: u16, seen: &mut Seen) {
     let from = SocketAddr::new(rig.from.ip(), port);
     let frame = frame(from, rig.to, datagram);
-    let Verdict::Drop(reason, _) = verdict::ingress(&mut frame.as_slice(), host) else {
+    let Verdict::Drop(reason, _) = guard::decide(&frame.as_slice(), host) else {
         seen.passed += 1;
         return;
     };
@@ -123,11 +131,34 @@ fn changed(random: &mut fastrand::Rng, datagram: &[u8]) -> Vec<u8> {
 
 #[test]
 fn h02_what_the_kernel_drops_by_its_header_is_refused_here() {
+    let seen = compare_all(Settings { early: 1, ..Settings::default() });
+    for counter in [
+        Counter::XdpDropMalformed,
+        Counter::XdpTooShort,
+        Counter::XdpSourcePort,
+        Counter::XdpNotInitial,
+    ] {
+        seen.has(counter, 10);
+    }
+    assert!(seen.passed > 500, "{seen:?}");
+}
+
+/// Here strangers have all they ask for, and every owner is live.
+#[test]
+fn h02_what_the_kernel_drops_under_attack_is_refused_here() {
+    let seen = compare_all(Settings { early: 1, attack: 1, ..Settings::default() });
+    for counter in [Counter::XdpDropUnknownShort, Counter::XdpDropUnknownLong] {
+        seen.has(counter, 10);
+    }
+    assert!(seen.passed > 500, "{seen:?}");
+}
+
+fn compare_all(settings: Settings) -> Seen {
     let seed = std::env::var("SPOOKY_SEED").ok().and_then(|it| it.parse().ok()).unwrap_or(7);
     println!("SPOOKY_SEED={seed}");
     let mut random = fastrand::Rng::with_seed(seed);
     let secrets = Secrets::random(0, [0; 3]);
-    let mut host = Host { keys: [None; 7], settings: Settings { early: 1, ..Settings::default() } };
+    let mut host = Host { keys: [None; 7], settings };
     host.keys[0] = Some(secrets.local_key);
     let mut seen = Seen::default();
     for _ in 0..8 {
@@ -148,6 +179,8 @@ fn h02_what_the_kernel_drops_by_its_header_is_refused_here() {
                 if random.bool() && copy.len() > 30 && copy[0] & 0x80 != 0 {
                     copy[5] = 20;
                     copy[6..26].copy_from_slice(&own[random.usize(..own.len())]);
+                    // And now and then under one that is nobody's.
+                    copy[25] ^= u8::from(random.u8(..4) == 0);
                 }
                 let port = [4000, 4000, 4001, 53, 443, 1900][random.usize(..6)];
                 compare(&mut rig, &host, &copy, port, &mut seen);
@@ -155,16 +188,5 @@ fn h02_what_the_kernel_drops_by_its_header_is_refused_here() {
         }
     }
     println!("{seen:?}");
-    for counter in [
-        Counter::XdpDropMalformed,
-        Counter::XdpTooShort,
-        Counter::XdpSourcePort,
-        Counter::XdpNotInitial,
-    ] {
-        assert!(
-            seen.dropped.get(&counter).is_some_and(|count| *count > 10),
-            "{counter:?}: {seen:?}"
-        );
-    }
-    assert!(seen.passed > 500, "{seen:?}");
+    seen
 }
