@@ -1,7 +1,7 @@
-//! How scarce memory is and how many connections a worker may have, as every worker sees it: two numbers that the control plane
-//! writes. Imports nothing of the crate.
+//! How scarce memory is, how many connections a worker may have and whether there is an attack, as every worker sees it: three
+//! numbers that the control plane writes. Imports nothing of the crate.
 
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 
 /// What is given up, in this order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,6 +22,7 @@ pub enum Level {
 pub struct Pressure {
     level: AtomicU8,
     connections_max: AtomicUsize,
+    attacked: AtomicBool,
 }
 
 impl Level {
@@ -63,14 +64,26 @@ impl Pressure {
     pub fn set_connections_max(&self, most: usize) {
         self.connections_max.store(most, Ordering::Relaxed);
     }
+
+    /// Attack mode is on.
+    #[must_use]
+    pub fn is_attacked(&self) -> bool {
+        self.attacked.load(Ordering::Relaxed)
+    }
+
+    /// It is, or is not any more.
+    pub fn set_attacked(&self, attacked: bool) {
+        self.attacked.store(attacked, Ordering::Relaxed);
+    }
 }
 
 impl Default for Pressure {
-    /// Nothing is scarce, and there is no limit.
+    /// Nothing is scarce, there is no limit and no attack.
     fn default() -> Self {
         Self {
             level: AtomicU8::new(Level::None as u8),
             connections_max: AtomicUsize::new(usize::MAX),
+            attacked: AtomicBool::new(false),
         }
     }
 }

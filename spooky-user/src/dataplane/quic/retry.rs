@@ -1,30 +1,28 @@
 //! Address validation with Retry (RFC 9000 §8.1.2): the tokens, and the packet that carries one.
 //!
 //! ```text
-//!  token: version(1) minted(8, Unix milliseconds) odcid length(1) odcid(0..20) tag(16)
+//!  token: head(17) odcid length(1) odcid(0..20) tag(16)
+//!  head:  version(1) mark(8) minted(8, Unix milliseconds), see `spooky_common::token`
 //!  tag:   HMAC-SHA256 of the octets before it, the client's address and port and the ID that the Retry gave it
 //! ```
 //!
-//! The key is derived from the listener's secrets and the hour, so it rotates by itself, all workers share it, and a token
+//! XDP reads the head, and the head alone, while there is an attack; here the tag covers it. The tag's key is derived from the listener's secrets and the hour, so it rotates by itself, all workers share it, and a token
 //! outlives a restart where the secrets do. Imports its siblings alone.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use ring::hmac;
+use spooky_common::token::{self, VERSION};
 
-use super::cid::Cid;
+use super::cid::{Cid, Issuer};
 
-//= https://www.rfc-editor.org/rfc/rfc9000#section-8.1.1
-//# A token sent in a NEW_TOKEN frame or a Retry packet MUST be constructed
-//# in a way that allows the server to identify how it was provided to a
-//# client.
-const VERSION: u8 = 1;
 const TAG_LEN: usize = 16;
 /// Octets before the original destination connection ID.
-const HEAD_LEN: usize = 10;
+const HEAD_LEN: usize = token::HEAD_LEN + 1;
 /// The longest token.
-pub(super) const TOKEN_LEN_MAX: usize = HEAD_LEN + 20 + TAG_LEN;
+const TOKEN_LEN_MAX: usize = HEAD_LEN + 20 + TAG_LEN;
+const _: () = assert!(TOKEN_LEN_MAX <= token::LEN_MAX, "XDP reads the length in one octet");
 const HOUR_MS: u64 = 3_600_000;
 
 /// Mints and reads the tokens of one listener.
@@ -66,17 +64,21 @@ impl Tokens {
         Self { key, lifetime }
     }
 
-    /// A token for a client at `peer` that is told to come back with `cid`.
+    /// A token for a client at `peer` that is told to come back with `cid`, of the same issuer.
+    //= https://www.rfc-editor.org/rfc/rfc9000#section-8.1.1
+    //# A token sent in a NEW_TOKEN frame or a Retry packet MUST be constructed
+    //# in a way that allows the server to identify how it was provided to a
+    //# client.
+    // There are no others than those of Retry packets.
     pub(super) fn mint(
         &self,
         original: Original,
         peer: SocketAddr,
-        cid: &Cid,
+        (cid, issuer): (&Cid, &Issuer),
         now_ms: u64,
     ) -> Token {
         let mut token = Token { octets: [0; TOKEN_LEN_MAX], length: 0 };
-        token.push(&[VERSION]);
-        token.push(&now_ms.to_be_bytes());
+        token.push(&token::head(issuer.mark(peer, now_ms), now_ms));
         token.push(&[original.length]);
         token.push(original.as_bytes());
         let tag = self.tag(token.as_bytes(), peer, cid, now_ms);
@@ -94,7 +96,7 @@ impl Tokens {
     ) -> Result<Original, Invalid> {
         let (signed, tag) = token.split_last_chunk::<TAG_LEN>().ok_or(Invalid::Foreign)?;
         let (head, odcid) = signed.split_first_chunk::<HEAD_LEN>().ok_or(Invalid::Foreign)?;
-        let [version, minted @ .., length] = head;
+        let [version, _, _, _, _, _, _, _, _, minted @ .., length] = head;
         let original = Original::new(odcid).ok_or(Invalid::Foreign)?;
         if *version != VERSION || usize::from(*length) != odcid.len() {
             return Err(Invalid::Foreign);
@@ -190,10 +192,21 @@ pub(super) fn write(
 
 #[cfg(test)]
 mod tests {
+    use spooky_common::cid::Owner;
+
     use super::*;
+    use crate::dataplane::quic::cid::Secrets;
 
     const NOW: u64 = 1_790_000_000_000;
     const CID: Cid = [7; 20];
+
+    fn issuer() -> Issuer {
+        Issuer::new(&Secrets::from_bytes(0, [0; 3], &[7; 32]), Owner { worker: 1, generation: 0 })
+    }
+
+    fn mint(original: Original) -> Token {
+        tokens().mint(original, peer(), (&CID, &issuer()), NOW)
+    }
 
     fn tokens() -> Tokens {
         Tokens::new(hmac::Key::new(hmac::HMAC_SHA256, b"a secret"), Duration::from_secs(10))
@@ -214,7 +227,7 @@ mod tests {
     //# client.
     #[test]
     fn a_token_names_the_first_id_of_its_client() {
-        let token = tokens().mint(original(), peer(), &CID, NOW);
+        let token = mint(original());
         let read = |now| tokens().read(token.as_bytes(), peer(), &CID, now);
         assert_eq!(read(NOW), Ok(original()));
         assert_eq!(read(NOW + 10_000), Ok(original()));
@@ -230,7 +243,7 @@ mod tests {
     //# anti-amplification limit; see Section 8.
     #[test]
     fn it_is_bound_to_address_port_and_id() {
-        let token = tokens().mint(original(), peer(), &CID, NOW);
+        let token = mint(original());
         for other in ["203.0.113.10:4711", "203.0.113.9:4712", "[2001:db8::1]:4711"] {
             let read = tokens().read(token.as_bytes(), other.parse().unwrap(), &CID, NOW);
             assert_eq!(read, Err(Invalid::Forged), "{other}");
@@ -249,7 +262,7 @@ mod tests {
     //# protection against modification or falsification by clients.
     #[test]
     fn no_changed_octet_and_no_other_length_passes() {
-        let token = tokens().mint(original(), peer(), &CID, NOW);
+        let token = mint(original());
         let bytes = token.as_bytes();
         for place in 0..bytes.len() {
             for bit in 0..8 {
@@ -268,7 +281,7 @@ mod tests {
     fn ids_of_every_length_fit() {
         for length in 0..=20 {
             let original = Original::new(&[0xa5; 20][..length]).unwrap();
-            let token = tokens().mint(original, peer(), &CID, NOW);
+            let token = mint(original);
             assert_eq!(tokens().read(token.as_bytes(), peer(), &CID, NOW), Ok(original));
         }
         assert_eq!(Original::new(&[0; 21]), None);
@@ -287,7 +300,6 @@ mod tests {
         let (mut trigger, mut out) = ([0; 1200], [0; 600]);
         client.send(&mut trigger).unwrap();
         let asked = quiche::Header::from_slice(&mut trigger, 20).unwrap().dcid.to_vec();
-        let mint = |original| tokens().mint(original, peer(), &CID, NOW);
         let size = write(&mut trigger, &CID, mint, &mut out).unwrap();
         let retry = quiche::Header::from_slice(&mut out[..size], 20).unwrap();
         assert_eq!((retry.ty, retry.scid.as_ref()), (quiche::Type::Retry, &CID[..]));

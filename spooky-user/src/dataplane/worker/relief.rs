@@ -27,12 +27,13 @@ impl GivenBack {
 }
 
 impl Worker {
-    /// Learns how many connections there may be, and does what the want of memory asks for: refuses new connections, and closes a
+    /// Learns how many connections there may be and whether there is an attack, and does what the want of memory asks for: refuses new connections, and closes a
     /// twentieth of what there is, the newest first, as often as memory is measured.
     pub(super) fn relieve(&mut self, now: Instant) {
         self.give_back(now);
         let level = self.pressure.level();
         self.endpoint.set_scarce(level >= Level::Connections);
+        self.endpoint.set_attacked(self.pressure.is_attacked());
         self.endpoint.set_connections_max(self.pressure.connections_max());
         let rested = |at: Instant| now.saturating_duration_since(at) >= SHED_EVERY;
         if level < Level::Shedding || !self.shed_at.is_none_or(rested) {

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use spooky_common::early;
 use spooky_common::invariant::{Form, Header, Kind};
 
-use super::{Arrival, Disposition, Endpoint};
+use super::{Arrival, Disposition, Endpoint, Listener};
 use crate::dataplane::packet::Datagram;
 use crate::dataplane::packet::udp::canonical_ip;
 use crate::dataplane::quic::connection::Connection;
@@ -65,7 +65,9 @@ impl<S> Endpoint<S> {
         if let Err(reason) = self.may_open(arrival.listener, &datagram, &permits) {
             return self.refuse(reason);
         }
-        if self.listeners.iter().any(|it| it.id == arrival.listener && it.wants_validation()) {
+        let attacked = self.attacked;
+        let asks = |it: &Listener| it.id == arrival.listener && it.wants_validation(attacked);
+        if self.listeners.iter().any(asks) {
             return self.ask_back(arrival, datagram, out);
         }
         match self.accept(arrival, header, &datagram, None) {
@@ -181,7 +183,7 @@ impl<S> Endpoint<S> {
         let peer = datagram.path.peer;
         let now = place.wall_ms(arrival.now);
         let cid = place.issuer.issue();
-        let mint = |original| place.tokens.mint(original, peer, &cid, now);
+        let mint = |original| place.tokens.mint(original, peer, (&cid, &place.issuer), now);
         match retry::write(datagram.bytes, &cid, mint, out) {
             Some(size) => {
                 self.metrics.retries_sent.inc();

@@ -117,11 +117,13 @@ impl Listener {
     }
 
     /// Whether a new client has to prove its address first.
-    pub(super) fn wants_validation(&self) -> bool {
+    pub(super) fn wants_validation(&self, attacked: bool) -> bool {
         match self.settings.address_validation.mode {
             ValidationMode::Off => false,
             ValidationMode::Always => true,
-            ValidationMode::Adaptive => self.counts.half_open >= self.half_open_threshold,
+            ValidationMode::Adaptive => {
+                attacked || self.counts.half_open >= self.half_open_threshold
+            }
         }
     }
 
@@ -170,12 +172,14 @@ impl std::fmt::Debug for Listener {
 // === impl Endpoint: listeners ===
 
 impl<S> Endpoint<S> {
-    /// Whether the listener of a connection has fewer handshakes under way than make it ask for tokens.
+    /// Whether there is no attack, and the listener of a connection has fewer handshakes under way than make it ask for
+    /// tokens.
     pub(super) fn is_calm(&self, key: ConnectionKey) -> bool {
         let slot = self.slots.get(key.index as usize).filter(|slot| slot.serial == key.serial);
         let Some(connection) = slot.and_then(|slot| slot.connection.as_ref()) else { return false };
         let listener = self.listeners.iter().find(|it| it.id == connection.listener);
-        listener.is_some_and(|it| it.counts.half_open < it.half_open_threshold)
+        let calm = |it: &Listener| it.counts.half_open < it.half_open_threshold;
+        !self.attacked && listener.is_some_and(calm)
     }
 
     /// Accepts connections for a listener. One that is known already has these settings for new connections.

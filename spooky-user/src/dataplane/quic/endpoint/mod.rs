@@ -70,6 +70,8 @@ pub struct Endpoint<S> {
     draining: bool,
     /// There is no memory for new connections.
     scarce: bool,
+    /// Attack mode is on.
+    attacked: bool,
     /// Connections there may be, of all listeners.
     connections_max: usize,
     /// The connection that is taking a datagram.
@@ -120,6 +122,7 @@ impl<S> Endpoint<S> {
             reports,
             draining: false,
             scarce: false,
+            attacked: false,
             connections_max: usize::MAX,
             delivering: None,
             fresh: Vec::new(),
@@ -424,6 +427,11 @@ impl<S> Endpoint<S> {
     /// Whether new connections are refused for want of memory.
     pub fn set_scarce(&mut self, scarce: bool) {
         self.scarce = scarce;
+    }
+
+    /// Whether every new client has to prove its address first, where that is left to the load.
+    pub fn set_attacked(&mut self, attacked: bool) {
+        self.attacked = attacked;
     }
 
     /// How many connections there may be, of all listeners.
