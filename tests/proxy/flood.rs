@@ -13,28 +13,28 @@ use spooky_tests::{programs, soak};
 use crate::steering::{Stage, stage_alone};
 
 /// Where the flood says it comes from.
-const FLOOD: &str = "198.51.100.0/24";
+pub(crate) const FLOOD: &str = "198.51.100.0/24";
 /// The honest client's address.
 const HONEST: u8 = 1;
 
 /// What one flood came to.
 #[derive(Debug)]
-struct Outcome {
+pub(crate) struct Outcome {
     /// Frames sent, and how many a second.
-    frames: f64,
-    rate: f64,
+    pub(crate) frames: f64,
+    pub(crate) rate: f64,
     /// What XDP dropped, by its own count.
-    dropped: f64,
+    pub(crate) dropped: f64,
     /// Datagrams that reached the workers.
-    received: f64,
+    pub(crate) received: f64,
     /// The honest client's, in seconds.
-    quiet: f64,
-    during: f64,
-    failures: u64,
+    pub(crate) quiet: f64,
+    pub(crate) during: f64,
+    pub(crate) failures: u64,
 }
 
 impl Outcome {
-    fn said(&self) -> String {
+    pub(crate) fn said(&self) -> String {
         format!(
             "{:.0} frames at {:.0}/s, {:.0} dropped by XDP, {:.0} datagrams reached the workers; honest p99 {:.1} ms \
              (quiet {:.1}), {} failures",
@@ -50,7 +50,7 @@ impl Outcome {
 }
 
 /// Floods while the witness asks. `rate` is frames a second, 0 for as many as can be.
-fn flood(stage: &Stage, kind: &str, rate: u64, seconds: u64) -> Outcome {
+pub(crate) fn flood(stage: &Stage, kind: &str, rate: u64, seconds: u64) -> Outcome {
     let mut witness = oracle::witness(&stage.v4.from(client_v4(HONEST)));
     witness.tell("begin");
     witness.event("quiet", Duration::from_secs(60));

@@ -14,6 +14,7 @@
 //! steering_at_scale.rs  the same with many connections and a killed daemon
 //! flood.rs      packets that nobody wants, beside an honest client
 //! versions.rs   versions that nobody speaks, answered by the interface
+//! attack.rs     attack mode, by hand and by load
 //! placement.rs     shares of new connections by load           abuse.rs     clients that do harm
 //! trace.rs         packets recorded and judged again, and where they went
 //! lists.rs         access lists that change while spooky runs
@@ -27,6 +28,7 @@
 mod abuse;
 mod admission;
 mod af_xdp;
+mod attack;
 mod backends;
 mod body;
 mod cancellation;

@@ -14,6 +14,7 @@ use arc_swap::ArcSwap;
 use super::abuse;
 use super::admin::socket::{ControlSocket, SocketError};
 use super::admin::{self, ProcessSource};
+use super::attack::Attack;
 use super::config::{self, Config, schema};
 use super::confine::{ConfineError, Confined, confine};
 use super::figures::Figures;
@@ -47,6 +48,8 @@ pub struct Running {
     pub revival: Revival,
     /// What watches clients.
     pub abuse: abuse::Loop,
+    /// Whether there is an attack.
+    pub attack: Attack,
     /// What watches memory.
     pub memory: Watch,
     /// What they are made from.
@@ -161,14 +164,14 @@ pub fn boot(config: Config) -> Result<Running, BootError> {
         reports: reports.clone(),
     };
     let handles = makings.start_all(&access_log, orders).map_err(BootError::Worker)?;
-    let abuse = abuse::Loop::new(config.abuse.clone(), &config.access.allow, reports);
-    makings.registry.add_source(abuse.source());
+    let (abuse, attack) = watchers(&config, reports, &makings.registry);
     let memory = Watch::new(config.overload, workers, pressure, Arc::clone(&figures));
     Ok(Running {
         config,
         workers: handles,
         supervisor,
         abuse,
+        attack,
         revival: Revival::new(workers, Instant::now()),
         memory,
         makings,
@@ -181,6 +184,19 @@ pub fn boot(config: Config) -> Result<Running, BootError> {
         socket,
         confined,
     })
+}
+
+/// Who watches clients, and all of them together.
+fn watchers(
+    config: &Config,
+    reports: Vec<Arc<Reports>>,
+    registry: &Registry,
+) -> (abuse::Loop, Attack) {
+    let abuse = abuse::Loop::new(config.abuse.clone(), &config.access.allow, reports);
+    registry.add_source(abuse.source());
+    let attack = Attack::new(config.ebpf.attack);
+    registry.add_source(attack.source());
+    (abuse, attack)
 }
 
 /// The access lists, as the configuration and an earlier process leave them.

@@ -12,6 +12,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::abuse;
 use super::admin::{self, Readiness, socket, verbs};
+use super::attack;
 use super::boot::Running;
 use super::config;
 use super::health::Scheduler;
@@ -175,6 +176,7 @@ impl Control {
         self.beat_lists(Instant::now());
         self.running.memory.beat();
         self.running.supervisor.beat(&self.running.workers, Instant::now());
+        attack::beat(&mut self.running, Instant::now());
         let workers = self.running.workers.len();
         let alive = self.running.supervisor.alive();
         self.running.state.set_readiness(if alive == workers {
@@ -274,6 +276,7 @@ impl Control {
         let free = running.abuse.configure(config.abuse.clone(), &config.access.allow);
         abuse::let_go(free, &mut running.lists);
         running.supervisor.set_flood(&config.ebpf.flood);
+        running.attack.configure(config.ebpf.attack);
         running.memory.set(config.overload);
         running.config = config;
         let snapshot = running.makings.snapshot.load();
@@ -326,6 +329,7 @@ impl Control {
                     }
                     self.beat_lists(Instant::now());
                     self.running.supervisor.beat(&self.running.workers, Instant::now());
+                    attack::beat(&mut self.running, Instant::now());
                 }
                 Some(order) = inputs.orders.recv() => order.carry_out(&mut self.running),
                 () = self.running.lists.event() => drop(enforce(&mut self.running, Instant::now())),

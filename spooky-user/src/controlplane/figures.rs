@@ -86,6 +86,13 @@ impl Figures {
         }
     }
 
+    /// What the kernel had counted at the last beat.
+    #[must_use]
+    pub fn kernel(&self, counter: Counter) -> u64 {
+        let count = self.kernel.get(counter.index() as usize);
+        count.map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
     /// What is attached.
     pub fn set_running(&self, running: Running) {
         let place = Running::ALL.iter().position(|it| *it == running).unwrap_or(0);

@@ -22,7 +22,7 @@ use super::config;
 use super::figures::{Figures, WorkerState};
 use super::kernel::{
     AccessLists, Compiling, Desired, Edit, Flood, Kernel, KernelError, ListenerAddress, Running,
-    WorkerSlot,
+    UnderAttack, WorkerSlot,
 };
 use super::listeners::{Listeners, Opening};
 use super::placement::{Look, Placement};
@@ -222,6 +222,12 @@ impl Supervisor {
             versions: Pace::new(flood.version_negotiation, flood.version_negotiation),
         };
         self.applied = None;
+    }
+
+    /// What XDP does about an attack; in the maps when this returns.
+    pub fn set_attack(&mut self, attack: &UnderAttack) {
+        let written = self.kernel.set_attack(attack);
+        self.wrote(written);
     }
 
     /// Whole lists; in the maps with the next beat.

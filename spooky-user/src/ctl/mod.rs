@@ -5,6 +5,7 @@
 //! Exit code 0: done. 1: the daemon refused, and said why. 2: it was not asked, for want of a socket, of permission, or of
 //! sense in the command line.
 
+mod attack;
 mod client;
 mod lists;
 mod status;
@@ -40,6 +41,8 @@ enum Verb {
     Status,
     /// Where packets go: by receive queue at the interface, at the socket groups, and in each worker.
     Steering,
+    /// Show attack mode, or turn it on or off: clients prove their address first, XDP drops what belongs to no connection.
+    Attack(attack::Attack),
     /// Refuse clients of a network, those who have a connection included.
     Block(lists::Put),
     /// Let in clients of a network, whatever blocks it.
@@ -63,6 +66,7 @@ pub fn run(ctl: &Ctl) -> ExitCode {
     let shown = match &ctl.verb {
         Verb::Status => status::status(&client),
         Verb::Steering => steering::steering(&client),
+        Verb::Attack(mode) => attack::attack(&client, mode),
         Verb::Block(put) => lists::put(&client, "block", put),
         Verb::Allow(put) => lists::put(&client, "allow", put),
         Verb::Unblock(remove) => lists::remove(&client, remove),

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::attack::summary;
 use super::client::{Client, Failure};
 use super::{Shown, number, table, text};
 
@@ -32,6 +33,7 @@ pub(super) fn status(client: &Client<'_>) -> Result<Shown, Failure> {
         ),
         ("workers".to_owned(), format!("{} of {} run", workers.0, workers.1)),
         ("kernel".to_owned(), kernel),
+        ("attack mode".to_owned(), json.get("attack").map(summary).unwrap_or_default()),
     ];
     for listener in json.get("listeners").and_then(Value::as_array).into_iter().flatten() {
         rows.push((

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::super::abuse;
+use super::super::{abuse, attack};
 use super::schema::{Attach, EbpfMode, Level, LogFormat, OnFailure, Sandbox, SocketAccess, User};
 use crate::dataplane::balance::{HashOn, Policy};
 use crate::dataplane::filter::rate_limit;
@@ -159,6 +159,8 @@ pub struct Ebpf {
     pub sample_drops: u32,
     /// What XDP ends besides.
     pub flood: Flood,
+    /// What is different while there is an attack.
+    pub attack: attack::Settings,
     /// The way past the stack; `None` is none, and in any mode but xdp.
     pub af_xdp: Option<AfXdp>,
 }

@@ -40,6 +40,19 @@ pub struct Flood {
     pub versions: Pace,
 }
 
+/// What XDP does while there is an attack, and what it is not told of with [`Desired`]: it changes by itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Attack {
+    /// There is one: what no live connection can have sent is dropped.
+    pub on: bool,
+    /// Packets that open connections without a token, for each IPv4 /24 and IPv6 /48.
+    pub strangers: Pace,
+    /// The same, all together.
+    pub strangers_all: Pace,
+    /// Unix time in milliseconds; tokens that were minted before are none.
+    pub tokens_since_ms: u64,
+}
+
 /// A receive queue with an AF_XDP socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueueShare {

@@ -31,7 +31,8 @@ use spooky_common::{cid::Owner, counter::Counter, sample::Sample};
 pub use self::bare::Bare;
 pub use self::counters::QueueCounts;
 pub use self::desired::{
-    AccessLists, Applied, Desired, Edit, Flood, ListenerAddress, QueueShare, Side, WorkerSlot,
+    AccessLists, Applied, Attack as UnderAttack, Desired, Edit, Flood, ListenerAddress, QueueShare,
+    Side, WorkerSlot,
 };
 pub use self::error::KernelError;
 pub use self::lists::{Compilation, Compiling};
@@ -334,6 +335,14 @@ impl Kernel {
     pub fn place(&mut self, desired: &Desired) -> Result<usize, KernelError> {
         let Some(loaded) = &mut self.loaded else { return Ok(0) };
         Ok(steering::slots(loaded, desired)? + self.queues.apply(loaded, &desired.queues)?)
+    }
+
+    /// What XDP does about an attack, from now on. Without loaded programs, does nothing.
+    ///
+    /// # Errors
+    /// [`KernelError::Map`].
+    pub fn set_attack(&mut self, attack: &UnderAttack) -> Result<usize, KernelError> {
+        self.loaded.as_mut().map_or(Ok(0), |loaded| steering::attack(loaded, attack))
     }
 
     /// Every kernel counter, summed over CPUs and receive queues. Empty without loaded programs.

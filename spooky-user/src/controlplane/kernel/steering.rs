@@ -22,7 +22,7 @@ use spooky_common::{
 };
 
 use super::{
-    Desired, KernelError, ListenerAddress,
+    Desired, KernelError, ListenerAddress, UnderAttack,
     error::{map_error, program_error},
     object::{self, Loaded, differ},
     slots,
@@ -232,6 +232,20 @@ pub(super) fn settings(
         settings.new_flows = desired.flood.new_flows;
         settings.versions = desired.flood.versions;
     }
+    differ(&mut loaded.settings, map::SETTINGS, 0, settings)
+}
+
+/// What holds while there is an attack. The rest of the settings stays as it is.
+pub(super) fn attack(loaded: &mut Loaded, attack: &UnderAttack) -> Result<usize, KernelError> {
+    let held =
+        loaded.settings.get(&0, 0).map_err(|error| KernelError::map(map::SETTINGS, error))?;
+    let settings = Settings {
+        attack: u32::from(attack.on),
+        strangers: attack.strangers,
+        strangers_all: attack.strangers_all,
+        tokens_since_ms: attack.tokens_since_ms,
+        ..held
+    };
     differ(&mut loaded.settings, map::SETTINGS, 0, settings)
 }
 

@@ -3,6 +3,7 @@
 //!
 //! A new verb is a function and a row here, and what shows its answer in `ctl`.
 
+mod attack;
 mod lists;
 mod status;
 mod steering;
@@ -30,7 +31,7 @@ pub struct Verb {
 }
 
 /// All of them.
-pub static VERBS: [Verb; 9] = [
+pub static VERBS: [Verb; 11] = [
     Verb {
         method: Method::GET,
         path: "/status",
@@ -42,6 +43,18 @@ pub static VERBS: [Verb; 9] = [
         path: "/steering",
         help: "where packets go: at the interface, at the sockets, in each worker",
         run: steering::steering,
+    },
+    Verb {
+        method: Method::GET,
+        path: "/attack",
+        help: "attack mode, and the load that it goes by",
+        run: attack::show,
+    },
+    Verb {
+        method: Method::POST,
+        path: "/attack",
+        help: "turns attack mode on, off, or leaves it to the load: mode (auto, on or off)",
+        run: attack::order,
     },
     Verb {
         method: Method::POST,

@@ -1,8 +1,10 @@
-//! `GET /status`: the daemon at a glance. Imports its parent and boot's state.
+//! `GET /status`: the daemon at a glance. Imports its parent, attack and boot's state.
+
+use std::time::Instant;
 
 use serde_json::json;
 
-use super::{Answer, Ask, Reply};
+use super::{Answer, Ask, Reply, attack};
 use crate::controlplane::admin::Readiness;
 use crate::controlplane::boot::Running;
 
@@ -31,6 +33,7 @@ pub(super) fn status(running: &mut Running, _ask: Ask, reply: Reply) {
             "running": kernel.running().label(),
             "lost": kernel.lost().map(ToString::to_string),
         },
+        "attack": attack::shown(running, Instant::now()),
         "listeners": listeners,
     })));
 }

@@ -3,12 +3,17 @@
 use std::path::Path;
 use std::thread;
 
+use spooky_common::pace::Pace;
+
 use super::Checker;
+use crate::controlplane::attack;
 use crate::controlplane::config::checked::{
     AccessLog, Admin, AfXdp, Ebpf, Flood, Log, LogDestination, Overload, PacketRate, Privileges,
     Shutdown, Workers,
 };
-use crate::controlplane::config::schema::{self, AfXdpMode, EbpfMode, PlacementBy, WorkerCount};
+use crate::controlplane::config::schema::{
+    self, AfXdpMode, AttackModeChoice, EbpfMode, PlacementBy, Strangers, WorkerCount,
+};
 use crate::sys::xsk::Transfer;
 
 /// The worker number has 8 bits in a connection ID.
@@ -174,6 +179,34 @@ pub(super) fn ebpf(checker: &mut Checker<'_>, ebpf: &schema::Ebpf) -> Ebpf {
         sample_drops: ebpf.sample_drops,
         af_xdp: af_xdp(checker, ebpf),
         flood: flood(checker, &ebpf.flood, ebpf.mode),
+        attack: attack_mode(checker, &ebpf.attack_mode, ebpf.mode),
+    }
+}
+
+/// By load it is of use without XDP as well: clients have to prove their address then.
+fn attack_mode(
+    checker: &mut Checker<'_>,
+    given: &schema::AttackMode,
+    mode: EbpfMode,
+) -> attack::Settings {
+    let chosen = match given.mode {
+        AttackModeChoice::Auto => attack::Mode::Auto,
+        AttackModeChoice::On => attack::Mode::On,
+        AttackModeChoice::Off => attack::Mode::Off,
+    };
+    if chosen == attack::Mode::On && mode != EbpfMode::Xdp && !checker.is_faulty("ebpf.mode") {
+        let message = "on needs ebpf.mode xdp; to have every client prove its address without it, write \
+                       listeners.quic.address_validation.mode always";
+        checker.problem("ebpf.attack_mode.mode", message.to_owned());
+    }
+    let Strangers { rate, burst, total } = given.strangers;
+    attack::Settings {
+        mode: chosen,
+        half_open: given.half_open,
+        drops_per_second: given.drops_per_second,
+        leave_after: given.leave_after,
+        strangers: Pace::new(rate, burst),
+        strangers_all: Pace::new(total, (total / 10).max(1)),
     }
 }
 

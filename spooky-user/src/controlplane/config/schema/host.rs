@@ -146,6 +146,8 @@ section! {
         af_xdp: AfXdp = "{}";
         /// What mode `xdp` ends before the network stack besides what `access` refuses.
         flood: Flood = "{}";
+        /// What is different while there is an attack.
+        attack_mode: AttackMode = "{}";
     }
 }
 
@@ -209,6 +211,51 @@ section! {
         rate: u32 = "0", "0" ..= "1000000", live;
         /// Packets at once.
         burst: u32 = "1000", "1" ..= "1000000", live;
+    }
+}
+
+section! {
+    /// Attack mode. While it is on, clients have to prove their address before they get a connection (Retry; not where
+    /// `quic.address_validation.mode` is `off`), and XDP drops packets that no live connection can have sent, and packets that open
+    /// connections without the token of a Retry beyond `strangers`. Connections that there are notice nothing. `spooky ctl attack`
+    /// shows it, and turns it on and off by hand.
+    pub struct AttackMode {
+        /// `auto`: while there is a load that only an attack makes; `on`: always, which needs `ebpf.mode` `xdp`; `off`: never.
+        mode: AttackModeChoice = "auto", live;
+        /// Handshakes under way, in all workers together, from which on `auto` turns it on.
+        half_open: u64 = "5000", "1" ..= "10000000", live;
+        /// Packets a second that were dropped because they were nobody's or malformed, in XDP and in the workers together, from which on
+        /// `auto` turns it on. Those of blocked addresses do not count.
+        drops_per_second: u64 = "20000", "1" ..= "1000000000", live;
+        /// How long both have to be below half of that until `auto` turns it off again.
+        leave_after: Duration = "30s", "1s" ..= "1h", live;
+        /// Packets that open connections without a token, while it is on; for XDP alone.
+        strangers: Strangers = "{}";
+    }
+}
+
+choice! {
+    /// When attack mode is on.
+    pub enum AttackModeChoice {
+        /// By load.
+        Auto = "auto",
+        /// Always.
+        On = "on",
+        /// Never.
+        Off = "off",
+    }
+}
+
+section! {
+    /// What clients that have not proved their address may send. A client sends one to three such packets, and again a second later
+    /// when they are lost.
+    pub struct Strangers {
+        /// Packets a second of one IPv4 /24 or IPv6 /48.
+        rate: u32 = "20", "1" ..= "1000000", live;
+        /// Packets at once of one IPv4 /24 or IPv6 /48.
+        burst: u32 = "100", "1" ..= "1000000", live;
+        /// Packets a second of all together, and a tenth of that at once.
+        total: u32 = "20000", "1" ..= "10000000", live;
     }
 }
 

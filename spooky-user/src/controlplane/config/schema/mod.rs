@@ -11,9 +11,10 @@ mod upstream;
 
 pub use abuse::{Abuse, AbuseMode, AbuseWeights};
 pub use host::{
-    Access, AccessDefault, AccessLog, AccessLogFormat, Admin, AfXdp, AfXdpMode, Attach, Ebpf,
-    EbpfMode, Flood, Level, Log, LogFormat, OnFailure, Overload, PlacementBy, Privileges, Sandbox,
-    Shutdown, SocketAccess, User, WorkerCount, Workers,
+    Access, AccessDefault, AccessLog, AccessLogFormat, Admin, AfXdp, AfXdpMode, Attach, AttackMode,
+    AttackModeChoice, Ebpf, EbpfMode, Flood, Level, Log, LogFormat, OnFailure, Overload,
+    PlacementBy, Privileges, Sandbox, Shutdown, SocketAccess, Strangers, User, WorkerCount,
+    Workers,
 };
 pub use listener::{
     AddressValidation, Certificate, CidSection, Congestion, ConnectionWindow, Http3, Listener,

@@ -1,0 +1,66 @@
+//! Measures what attack mode goes by, and tells the kernel and the workers whether it is on. May import: boot's state, the
+//! kernel's counters, the workers' metrics, config.
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use spooky_common::counter::Counter;
+
+use super::Load;
+use crate::controlplane::boot::Running;
+use crate::controlplane::config::Listener;
+use crate::controlplane::kernel::UnderAttack;
+use crate::id::WorkerId;
+use crate::telemetry::reason::{DropReason, Reason as _};
+
+/// Looks when it is time to. What is new is logged, and in force when this returns.
+pub fn beat(running: &mut Running, now: Instant) {
+    if !running.attack.is_due(now) {
+        return;
+    }
+    let change = running.attack.look(load(running), now);
+    match &change {
+        Some(change) if running.attack.is_on() => tracing::warn!("{change}"),
+        Some(change) => tracing::info!("{change}"),
+        None => {}
+    }
+    // Also without a change: the age of tokens goes on, and what was not written last time is now.
+    tell(running, running.attack.is_on());
+}
+
+fn tell(running: &mut Running, on: bool) {
+    running.makings.pressure.set_attacked(on);
+    let settings = running.attack.settings();
+    running.supervisor.set_attack(&UnderAttack {
+        on,
+        strangers: settings.strangers,
+        strangers_all: settings.strangers_all,
+        tokens_since_ms: if on { tokens_since_ms(&running.config.listeners) } else { 0 },
+    });
+}
+
+/// What a token minted before is too old for, at every listener.
+fn tokens_since_ms(listeners: &[Listener]) -> u64 {
+    let lives = listeners.iter().map(|it| it.quic.address_validation.token_ttl);
+    let longest = lives.max().unwrap_or_default();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.saturating_sub(longest).as_millis()).unwrap_or(0)
+}
+
+/// Of packets that were dropped in XDP none has reached a worker.
+fn load(running: &Running) -> Load {
+    let mut load = Load::default();
+    for counter in Counter::ALL {
+        let of_nobodys = !matches!(counter, Counter::XdpDenied | Counter::XdpNotAllowed);
+        if of_nobodys && counter.describe().labels.contains(&("verdict", "drop")) {
+            load.drops += running.figures.kernel(*counter);
+        }
+    }
+    for number in (0..).take(running.workers.len()) {
+        let metrics = running.makings.registry.worker(WorkerId(number));
+        load.half_open += u64::try_from(metrics.connections_half_open.value()).unwrap_or(0);
+        let dropped = &metrics.datagrams_dropped;
+        let reasons = DropReason::ALL.iter().filter(|it| **it != DropReason::Denied);
+        load.drops += reasons.map(|reason| dropped[*reason].value()).sum::<u64>();
+    }
+    load
+}
