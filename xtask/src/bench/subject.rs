@@ -57,8 +57,8 @@ pub(crate) struct Shape {
     pub(crate) endpoints: usize,
     /// By the path, so that one endpoint gets all requests, instead of all in turn.
     pub(crate) hash: bool,
-    /// `ebpf.af_xdp`, as it is written there.
-    pub(crate) af_xdp: &'static str,
+    /// What more stands in `ebpf`, each with a comma before it.
+    pub(crate) ebpf: &'static str,
     /// Its interface cuts no trains into datagrams: the kernel does.
     pub(crate) single: bool,
     /// A prefix that nobody may come from.
@@ -71,7 +71,7 @@ impl Shape {
         routes: 1,
         endpoints: 1,
         hash: false,
-        af_xdp: "{mode: off}",
+        ebpf: "",
         single: false,
         denied: None,
     };
@@ -142,7 +142,7 @@ impl Subject {
             ("BIN", lab.bin.display().to_string()),
             ("PROGRAMS", peers::programs().display().to_string()),
             ("MODE", self.shape.mode.to_owned()),
-            ("BYPASS", self.shape.af_xdp.to_owned()),
+            ("EBPF", self.shape.ebpf.to_owned()),
             (
                 "ACCESS",
                 self.shape

@@ -4,7 +4,6 @@
 //! What is measured is the server: the honest client runs at a real-time priority, so that it never waits for the sender it
 //! shares a core with. The proxy has no such privilege.
 
-use super::SUBJECTS;
 use super::metrics::Metrics;
 use crate::bench::instance::{Instance, Load};
 use crate::bench::lab::{Lab, SMALL};
@@ -12,7 +11,7 @@ use crate::bench::options::Extent;
 use crate::bench::place::Place;
 use crate::bench::process::{Running, cpu};
 use crate::bench::sample::{Figure, Sample};
-use crate::bench::subject::{PORT, Subject};
+use crate::bench::subject::{PORT, Shape, Subject};
 use crate::command::{Failure, say};
 use serde_json::{Value, json};
 use std::process::Command;
@@ -20,21 +19,39 @@ use std::time::{Duration, Instant};
 
 /// Nobody may come from there.
 const DENIED: &str = "198.51.100.0/24";
-/// The subjects of [`SUBJECTS`] that are flooded.
-const FLOODED: [&str; 3] = ["sockets", "xdp", "af_xdp-copy"];
-/// The floods: what they are called, `spooky-flood --kind`, where they say they come from, and how many senders.
-const FLOODS: [Flood; 3] = [
-    Flood { name: "short headers from blocked addresses", kind: "short", from: DENIED, senders: 1 },
-    Flood { name: "short headers from blocked addresses", kind: "short", from: DENIED, senders: 2 },
-    Flood { name: "Initials from blocked addresses", kind: "initial", from: DENIED, senders: 2 },
+/// Anybody may.
+const OPEN: &str = "203.0.113.0/24";
+/// What is flooded. Attack mode comes and goes by itself, and goes before the next quiet time.
+const FLOODED: [(&str, Shape); 3] = [
+    ("sockets", Shape { mode: "reuseport", ebpf: ", attack_mode: {leave_after: 1s}", ..DEFENDED }),
+    ("xdp", Shape { mode: "xdp", ebpf: ", attack_mode: {leave_after: 1s}", ..DEFENDED }),
+    (
+        "af_xdp-copy",
+        Shape {
+            mode: "xdp",
+            ebpf: ", af_xdp: {mode: copy}, attack_mode: {leave_after: 1s}",
+            ..DEFENDED
+        },
+    ),
 ];
-/// The honest clients: requests a second on ten connections that are kept, and on new ones.
+const DEFENDED: Shape = Shape { denied: Some(DENIED), ..Shape::PLAIN };
+/// The floods: what they are called, `spooky-flood --kind`, where they say they come from, and how many senders.
+const FLOODS: [Flood; 4] = [
+    Flood { name: "from blocked addresses", kind: "short", from: DENIED, senders: 1 },
+    Flood { name: "from blocked addresses", kind: "short", from: DENIED, senders: 2 },
+    Flood { name: "with IDs of nobody", kind: "short", from: OPEN, senders: 1 },
+    Flood { name: "with IDs of nobody", kind: "short", from: OPEN, senders: 2 },
+];
+/// The honest clients: requests a second on ten connections that are kept, and on new ones: fewer than the share that attack
+/// mode leaves to one prefix without tokens.
 const KEPT: u64 = 500;
-const FRESH: u64 = 50;
+const FRESH: u64 = 15;
 /// How long they are looked at.
 const SECONDS: u64 = 3;
-/// The flood begins so much before them, and ends as much later.
-const LEAD: Duration = Duration::from_millis(500);
+/// The flood begins so much before them, and ends as much later. Attack mode is entered by then.
+const LEAD: Duration = Duration::from_millis(1200);
+/// Attack mode has left by then.
+const CALM: Duration = Duration::from_secs(3);
 /// Packets of one flood, at most.
 const PACKETS: &str = "20000000";
 /// More than this goes on when nobody answers any more.
@@ -92,14 +109,16 @@ pub(crate) struct Outcome {
 /// spooky or a sender does not start, or a signal came. Honest clients that are not answered are a result.
 pub(crate) fn run(lab: &Lab, rounds: usize, outcomes: &mut Vec<Outcome>) -> Result<(), Failure> {
     let mut stages = Vec::new();
-    for (name, shape) in SUBJECTS.into_iter().filter(|(name, _)| FLOODED.contains(name)) {
-        let shape = crate::bench::subject::Shape { denied: Some(DENIED), ..shape };
+    for (name, shape) in FLOODED {
         let instance = Instance::start(Subject::spooky(name, shape)?, Place::Card, lab)?;
-        // An answer to the flood, if there were one, would find its way.
-        instance.net().route_to_clients(DENIED)?;
+        // An answer to the flood, if there is one, finds its way.
+        for prefix in [DENIED, OPEN] {
+            instance.net().route_to_clients(prefix)?;
+        }
         stages.push((name, instance));
     }
     for round in 0..rounds {
+        std::thread::park_timeout(CALM);
         let quiet = stages.iter().map(|(_, instance)| honest(lab, instance));
         let quiet = quiet.collect::<Result<Vec<Honest>, Failure>>()?;
         for flood in FLOODS {

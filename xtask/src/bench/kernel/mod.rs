@@ -28,8 +28,11 @@ pub(crate) const SUBJECTS: [(&str, Shape); 5] = [
     (SOCKETS, Shape { mode: "reuseport", ..Shape::PLAIN }),
     ("sockets-single", Shape { mode: "reuseport", single: true, ..Shape::PLAIN }),
     ("xdp", Shape { mode: "xdp", ..Shape::PLAIN }),
-    ("af_xdp-copy", Shape { mode: "xdp", af_xdp: "{mode: copy}", ..Shape::PLAIN }),
-    ("af_xdp-busy", Shape { mode: "xdp", af_xdp: "{mode: copy, busy_poll: 50}", ..Shape::PLAIN }),
+    ("af_xdp-copy", Shape { mode: "xdp", ebpf: ", af_xdp: {mode: copy}", ..Shape::PLAIN }),
+    (
+        "af_xdp-busy",
+        Shape { mode: "xdp", ebpf: ", af_xdp: {mode: copy, busy_poll: 50}", ..Shape::PLAIN },
+    ),
 ];
 
 /// Everything that this part has measured.
