@@ -45,7 +45,7 @@ Measuring it (as root)
                      --against FILE   what moved by more than the noise since that result
                      --write-docs     write docs/performance.md and its charts
                      --kernel         plain sockets, XDP and AF_XDP beside each other instead, and
-                                      floods; ten minutes; --write-docs writes
+                                      floods; twelve minutes; --write-docs writes
                                       docs/performance-kernel.md
                      --gate           instructions a request instead, by callgrind, against
                                       tests/load/baseline.json; two minutes; needs no root

@@ -36,12 +36,16 @@ const FLOODED: [(&str, Shape); 3] = [
 ];
 const DEFENDED: Shape = Shape { denied: Some(DENIED), ..Shape::PLAIN };
 /// The floods: what they are called, `spooky-flood --kind`, where they say they come from, and how many senders.
-const FLOODS: [Flood; 4] = [
-    Flood { name: "from blocked addresses", kind: "short", from: DENIED, senders: 1 },
-    Flood { name: "from blocked addresses", kind: "short", from: DENIED, senders: 2 },
-    Flood { name: "with IDs of nobody", kind: "short", from: OPEN, senders: 1 },
-    Flood { name: "with IDs of nobody", kind: "short", from: OPEN, senders: 2 },
+const FLOODS: [Flood; 6] = [
+    Flood { name: BLOCKED, kind: "short", from: DENIED, senders: 1, place: Place::Veth },
+    Flood { name: BLOCKED, kind: "short", from: DENIED, senders: 2, place: Place::Veth },
+    Flood { name: NOBODY, kind: "short", from: OPEN, senders: 1, place: Place::Veth },
+    Flood { name: NOBODY, kind: "short", from: OPEN, senders: 2, place: Place::Veth },
+    Flood { name: BLOCKED, kind: "short", from: DENIED, senders: 1, place: Place::Card },
+    Flood { name: NOBODY, kind: "short", from: OPEN, senders: 1, place: Place::Card },
 ];
+const BLOCKED: &str = "blocked addresses";
+const NOBODY: &str = "IDs of nobody";
 /// The honest clients: requests a second on ten connections that are kept, and on new ones: fewer than the share that attack
 /// mode leaves to one prefix without tokens.
 const KEPT: u64 = 500;
@@ -66,6 +70,8 @@ struct Flood {
     kind: &'static str,
     from: &'static str,
     senders: usize,
+    /// Where the packets are received: on the sender's core, or on the proxy's.
+    place: Place,
 }
 
 /// The honest clients of one time.
@@ -95,6 +101,7 @@ pub(crate) struct Outcome {
     pub(crate) subject: &'static str,
     pub(crate) flood: &'static str,
     pub(crate) senders: usize,
+    pub(crate) place: Place,
     pub(crate) round: usize,
     /// Frames a second that the interface took from the senders.
     pub(crate) rate: f64,
@@ -108,27 +115,41 @@ pub(crate) struct Outcome {
 /// # Errors
 /// spooky or a sender does not start, or a signal came. Honest clients that are not answered are a result.
 pub(crate) fn run(lab: &Lab, rounds: usize, outcomes: &mut Vec<Outcome>) -> Result<(), Failure> {
-    let mut stages = Vec::new();
-    for (name, shape) in FLOODED {
-        let instance = Instance::start(Subject::spooky(name, shape)?, Place::Card, lab)?;
-        // An answer to the flood, if there is one, finds its way.
-        for prefix in [DENIED, OPEN] {
-            instance.net().route_to_clients(prefix)?;
-        }
-        stages.push((name, instance));
-    }
-    for round in 0..rounds {
-        std::thread::park_timeout(CALM);
-        let quiet = stages.iter().map(|(_, instance)| honest(lab, instance));
-        let quiet = quiet.collect::<Result<Vec<Honest>, Failure>>()?;
-        for flood in FLOODS {
-            for ((name, instance), quiet) in stages.iter_mut().zip(&quiet) {
-                lab.go_on()?;
-                instance.check()?;
-                let outcome = once(lab, instance, (name, round, quiet), flood)?;
-                say(outcome.said());
-                outcomes.push(outcome);
+    for place in [Place::Veth, Place::Card] {
+        let mut stages = Vec::new();
+        for (name, shape) in FLOODED {
+            let instance = Instance::start(Subject::spooky(name, shape)?, place, lab)?;
+            // An answer to the flood, if there is one, finds its way.
+            for prefix in [DENIED, OPEN] {
+                instance.net().route_to_clients(prefix)?;
             }
+            stages.push((name, instance));
+        }
+        for round in 0..rounds {
+            flood_round(lab, place, round, &mut stages, outcomes)?;
+        }
+    }
+    Ok(())
+}
+
+/// Every flood of one place at everybody, after a quiet time.
+fn flood_round(
+    lab: &Lab,
+    place: Place,
+    round: usize,
+    stages: &mut [(&'static str, Instance)],
+    outcomes: &mut Vec<Outcome>,
+) -> Result<(), Failure> {
+    std::thread::park_timeout(CALM);
+    let quiet = stages.iter().map(|(_, instance)| honest(lab, instance));
+    let quiet = quiet.collect::<Result<Vec<Honest>, Failure>>()?;
+    for flood in FLOODS.into_iter().filter(|flood| flood.place == place) {
+        for ((name, instance), quiet) in stages.iter_mut().zip(&quiet) {
+            lab.go_on()?;
+            instance.check()?;
+            let outcome = once(lab, instance, (name, round, quiet), flood)?;
+            say(outcome.said());
+            outcomes.push(outcome);
         }
     }
     Ok(())
@@ -155,6 +176,7 @@ fn once(
         subject,
         flood: flood.name,
         senders: flood.senders,
+        place: flood.place,
         round,
         rate: number("frames_per_second"),
         dropped: after.growth(&before, "spooky_xdp_frames_total", "verdict=\"drop\"") / frames,
@@ -276,7 +298,7 @@ impl Honest {
 impl Outcome {
     pub(crate) fn json(&self) -> Value {
         json!({
-            "subject": self.subject, "flood": self.flood, "senders": self.senders, "round": self.round,
+            "subject": self.subject, "flood": self.flood, "senders": self.senders, "place": self.place.name(), "round": self.round,
             "frames_per_second": self.rate, "dropped_by_xdp": self.dropped, "reached_workers": self.reached,
             "quiet": self.quiet.json(), "during": self.during.json(),
         })
@@ -289,9 +311,10 @@ impl Outcome {
             format!("{name} {:.1} %, p99 {after:.2} ms (quiet {before:.2})", during.success())
         };
         format!(
-            "{:<2} {:<12} {}, {} senders: {:.0}/s, {:.0} % dropped by XDP, {:.0} % reached workers; {}; {}; \
+            "{:<2} {:<5} {:<12} {}, {} senders: {:.0}/s, {:.0} % dropped by XDP, {:.0} % reached workers; {}; {}; \
              daemon {:.0} %, receiving {:.0} %",
             self.round + 1,
+            self.place.name(),
             self.subject,
             self.flood,
             self.senders,

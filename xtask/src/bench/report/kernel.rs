@@ -7,6 +7,7 @@ use crate::bench::kernel::flood::{Client, Honest, Outcome};
 use crate::bench::kernel::{Measured, SOCKETS};
 use crate::bench::lab::{self, Lab};
 use crate::bench::options::{Extent, Options};
+use crate::bench::place::Place;
 use crate::bench::probe::SYSTEM_CALLS;
 use crate::bench::results::{Results, Table};
 use crate::bench::sample::Figure;
@@ -139,6 +140,7 @@ fn row(table: &Table, results: &Results, name: &str) -> Vec<String> {
 fn of_floods(outcomes: &[Outcome]) -> Grid {
     let head = [
         "flood",
+        "received on the core of",
         "against",
         "senders",
         "frames/s",
@@ -154,21 +156,28 @@ fn of_floods(outcomes: &[Outcome]) -> Grid {
         "honest clients keep 100 % and twice the p99",
     ];
     let mut grid = Grid::new("floods", &head);
-    let mut rows: Vec<(&str, &str, usize)> = Vec::new();
+    let mut rows: Vec<Row> = Vec::new();
     for outcome in outcomes {
-        let row = (outcome.flood, outcome.subject, outcome.senders);
+        let row = row_of(outcome);
         if !rows.contains(&row) {
             rows.push(row);
         }
     }
     for row in rows {
-        let of = |it: &&Outcome| (it.flood, it.subject, it.senders) == row;
+        let of = |it: &&Outcome| row_of(it) == row;
         grid.rows.push(flood_row(row, &outcomes.iter().filter(of).collect::<Vec<_>>()));
     }
     grid
 }
 
-fn flood_row((flood, subject, senders): (&str, &str, usize), of: &[&Outcome]) -> Vec<String> {
+/// Flood, place, subject, senders.
+type Row = (&'static str, Place, &'static str, usize);
+
+fn row_of(outcome: &Outcome) -> Row {
+    (outcome.flood, outcome.place, outcome.subject, outcome.senders)
+}
+
+fn flood_row((flood, place, subject, senders): Row, of: &[&Outcome]) -> Vec<String> {
     let middle = |what: &dyn Fn(&Outcome) -> f64| {
         median(&of.iter().map(|it| what(it)).collect::<Vec<_>>()).unwrap_or_default()
     };
@@ -176,6 +185,7 @@ fn flood_row((flood, subject, senders): (&str, &str, usize), of: &[&Outcome]) ->
     let (daemon, receiver) = (percent(&|it| it.during.daemon), percent(&|it| it.during.receiver));
     let mut row = vec![
         flood.to_owned(),
+        if place == Place::Card { "proxy" } else { "sender" }.to_owned(),
         subject.to_owned(),
         senders.to_string(),
         format!("{:.0}", middle(&|it| it.rate)),
@@ -223,6 +233,7 @@ mod tests {
             subject,
             flood: "short",
             senders: 2,
+            place: Place::Veth,
             round,
             rate: 1e6,
             dropped: 1.0,
@@ -243,9 +254,9 @@ mod tests {
         let grid = of_floods(&outcomes);
         let rows: Vec<Vec<&str>> =
             grid.rows.iter().map(|row| row.iter().map(String::as_str).collect()).collect();
-        assert_eq!(rows[0][..5], ["short", "xdp", "2", "1000000", "100 %"]);
-        assert_eq!(rows[0][7..], ["100.00 %", "1.90", "1.00", "100.00 %", "3.00", "3.00", "yes"]);
-        assert_eq!(rows[1][7..9], ["50.00 %", NOTHING]);
+        assert_eq!(rows[0][..6], ["short", "sender", "xdp", "2", "1000000", "100 %"]);
+        assert_eq!(rows[0][8..], ["100.00 %", "1.90", "1.00", "100.00 %", "3.00", "3.00", "yes"]);
+        assert_eq!(rows[1][8..10], ["50.00 %", NOTHING]);
         assert_eq!(rows[1].last(), Some(&"no"));
     }
 
@@ -255,7 +266,9 @@ mod tests {
         let results = Results { tables, ..Results::default() };
         let measured = Measured { results, floods: vec![outcome("xdp", 0, 0, Some(1.0))] };
         let page = page(&measured);
-        for part in ["### GET 1 KiB", "| af_xdp-copy | 15.0 (15.0-15.0) |", "| short | xdp | 2 |"] {
+        for part in
+            ["### GET 1 KiB", "| af_xdp-copy | 15.0 (15.0-15.0) |", "| short | sender | xdp | 2 |"]
+        {
             assert!(page.contains(part), "{part}: {page}");
         }
         assert_eq!(json(&measured)["floods"][0]["senders"], serde_json::json!(2));
