@@ -12,11 +12,8 @@ use crate::controlplane::kernel::UnderAttack;
 use crate::id::WorkerId;
 use crate::telemetry::reason::{DropReason, Reason as _};
 
-/// Looks when it is time to. What is new is logged, and in force when this returns.
+/// Looks. What is new is logged, and in force when this returns.
 pub fn beat(running: &mut Running, now: Instant) {
-    if !running.attack.is_due(now) {
-        return;
-    }
     let change = running.attack.look(load(running), now);
     match &change {
         Some(change) if running.attack.is_on() => tracing::warn!("{change}"),
@@ -38,29 +35,34 @@ fn tell(running: &mut Running, on: bool) {
     });
 }
 
-/// What a token minted before is too old for, at every listener.
+/// What a token minted before is too old for, at every listener. In whole seconds, so that the map is not written at each beat.
 fn tokens_since_ms(listeners: &[Listener]) -> u64 {
     let lives = listeners.iter().map(|it| it.quic.address_validation.token_ttl);
     let longest = lives.max().unwrap_or_default();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.saturating_sub(longest).as_millis()).unwrap_or(0)
+    now.saturating_sub(longest).as_secs() * 1000
 }
 
-/// Of packets that were dropped in XDP none has reached a worker.
+/// Of packets that were dropped in XDP none has reached a worker. Of those that it let pass although they are nobody's, workers
+/// see what their sockets have room for: the larger number counts.
 fn load(running: &Running) -> Load {
+    let kernel = |counter| running.figures.kernel(counter);
     let mut load = Load::default();
     for counter in Counter::ALL {
         let of_nobodys = !matches!(counter, Counter::XdpDenied | Counter::XdpNotAllowed);
         if of_nobodys && counter.describe().labels.contains(&("verdict", "drop")) {
-            load.drops += running.figures.kernel(*counter);
+            load.drops += kernel(*counter);
         }
     }
+    let mut refused = 0;
     for number in (0..).take(running.workers.len()) {
         let metrics = running.makings.registry.worker(WorkerId(number));
         load.half_open += u64::try_from(metrics.connections_half_open.value()).unwrap_or(0);
         let dropped = &metrics.datagrams_dropped;
         let reasons = DropReason::ALL.iter().filter(|it| **it != DropReason::Denied);
-        load.drops += reasons.map(|reason| dropped[*reason].value()).sum::<u64>();
+        refused += reasons.map(|reason| dropped[*reason].value()).sum::<u64>();
     }
+    let passed = kernel(Counter::XdpUnknownShort) + kernel(Counter::XdpUnknownLong);
+    load.drops += refused.max(passed);
     load
 }

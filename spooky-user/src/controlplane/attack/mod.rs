@@ -5,11 +5,13 @@
 //!  off ──either load at its threshold──▶ on ──both below half of it for leave_after──▶ off      (auto)
 //! ```
 //!
-//! Loads are looked at each [`WINDOW`]; half of a threshold is far enough from it that no load makes it go to and fro.
+//! Loads are looked at with each beat, rates over the last [`WINDOW`]: a large flood fills that in a few milliseconds, and each of
+//! those costs the connections there are. Half of a threshold is far enough from it that no load makes it go to and fro.
 
 mod carry_out;
 mod figures;
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,6 +23,8 @@ pub use self::figures::Shown;
 
 /// What a rate is measured over.
 const WINDOW: Duration = Duration::from_millis(500);
+/// Looks that are remembered at most: more than there are beats in a window.
+const LOOKS: usize = 16;
 
 /// When it is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,8 +109,8 @@ pub struct Attack {
     /// By hand.
     ordered: Option<Mode>,
     on: Option<(Cause, Instant)>,
-    /// The drops of the last look, and when that was.
-    looked: Option<(Instant, u64)>,
+    /// The drops of the last looks and when those were: the first is a window ago, if there was one then.
+    looks: VecDeque<(Instant, u64)>,
     half_open: u64,
     drops_per_second: u64,
     /// Since when both loads are low.
@@ -124,7 +128,7 @@ impl Attack {
             settings,
             ordered: None,
             on: None,
-            looked: None,
+            looks: VecDeque::with_capacity(LOOKS),
             half_open: 0,
             drops_per_second: 0,
             calm: None,
@@ -143,23 +147,11 @@ impl Attack {
     /// By hand, until the next start or a reload that changes `ebpf.attack_mode.mode`; in force with the next look.
     pub fn order(&mut self, mode: Mode) {
         self.ordered = Some(mode);
-        self.looked = None;
-    }
-
-    /// Whether the load is due to be measured.
-    #[must_use]
-    pub fn is_due(&self, now: Instant) -> bool {
-        self.looked.is_none_or(|(at, _)| now.saturating_duration_since(at) >= WINDOW)
     }
 
     /// Measures, and decides.
     pub fn look(&mut self, load: Load, now: Instant) -> Option<Change> {
-        if let Some((at, drops)) = self.looked {
-            let millis = now.saturating_duration_since(at).as_millis().max(1);
-            let rate = u128::from(load.drops.saturating_sub(drops)) * 1000 / millis;
-            self.drops_per_second = u64::try_from(rate).unwrap_or(u64::MAX);
-        }
-        self.looked = Some((now, load.drops));
+        self.drops_per_second = self.rate(load.drops, now);
         self.half_open = load.half_open;
         let change = match self.wanted(now) {
             Some(cause) => self.enter(cause, now),
@@ -170,6 +162,21 @@ impl Attack {
         };
         self.shown.set(&self.report(now), change.as_ref());
         change
+    }
+
+    /// What was dropped in the last window, by the second. A window that is not over yet counts as a whole one.
+    fn rate(&mut self, drops: u64, now: Instant) -> u64 {
+        let ago = |at: Instant| now.saturating_duration_since(at);
+        while self.looks.get(1).is_some_and(|(at, _)| ago(*at) >= WINDOW)
+            || self.looks.len() >= LOOKS
+        {
+            self.looks.pop_front();
+        }
+        self.looks.push_back((now, drops));
+        let Some((at, before)) = self.looks.front() else { return 0 };
+        let millis = ago(*at).max(WINDOW).as_millis();
+        let rate = u128::from(drops.saturating_sub(*before)) * 1000 / millis;
+        u64::try_from(rate).unwrap_or(u64::MAX)
     }
 
     /// Why it shall be on.
