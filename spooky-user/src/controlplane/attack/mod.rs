@@ -5,7 +5,7 @@
 //!  off ──either load at its threshold──▶ on ──both below half of it for leave_after──▶ off      (auto)
 //! ```
 //!
-//! Loads are looked at with each beat, rates over the last [`WINDOW`]: a large flood fills that in a few milliseconds, and each of
+//! Loads are looked at with each beat, rates over the last `WINDOW`: a large flood fills that in a few milliseconds, and each of
 //! those costs the connections there are. Half of a threshold is far enough from it that no load makes it go to and fro.
 
 mod carry_out;

@@ -23,7 +23,7 @@ pub struct Desired {
     /// Who may speak to the listeners.
     pub access: AccessLists,
     /// Receive queues whose packets go to AF_XDP sockets. One takes effect once its socket is there, see
-    /// [`Kernel::set_queue_socket`].
+    /// [`super::Kernel::set_queue_socket`].
     pub queues: Vec<QueueShare>,
     /// What is ended in the kernel besides.
     pub flood: Flood,
