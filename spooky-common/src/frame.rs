@@ -37,6 +37,15 @@ pub enum Address {
     V6([u8; 16]),
 }
 
+impl From<core::net::IpAddr> for Address {
+    fn from(address: core::net::IpAddr) -> Self {
+        match address {
+            core::net::IpAddr::V4(address) => Self::V4(address.octets()),
+            core::net::IpAddr::V6(address) => Self::V6(address.octets()),
+        }
+    }
+}
+
 /// Where a UDP datagram comes from and goes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tuple {

@@ -9,16 +9,13 @@ use crate::{
     cid,
     counter::Counter,
     cursor::Cursor,
-    frame::{self, Tuple},
+    frame::{self, Tuple, UDP_HEADER_LEN},
     invariant::{self, Form, Header, Kind},
     pace, steer,
     steer::{Unknown, Whose},
     token,
     verdict::{self, DropReason, Redirected, Tables, Verdict},
 };
-
-/// Octets of a UDP header.
-const UDP_LEN: usize = 8;
 
 /// Both halves of the decision, as the kernel comes to it in the end. `start` stands at the frame's first octet.
 #[must_use]
@@ -95,7 +92,7 @@ fn is_marked<C: Cursor + Clone, T: Tables>(
     let [first, ..] = header.dcid;
     let Some(key) = tables.local_key(cid::config_id(first)) else { return false };
     // From the start again: the verifier would follow what stands behind an ID once for each length that an ID can have.
-    let headers = usize::from(tuple.link_len) + usize::from(tuple.network_len) + UDP_LEN;
+    let headers = usize::from(tuple.link_len) + usize::from(tuple.network_len + UDP_HEADER_LEN);
     let mut behind = start.clone();
     behind.skip(headers + token::BEFORE).is_some()
         && token::is_marked(&mut behind, tuple, key, tables.settings().tokens_since_ms)

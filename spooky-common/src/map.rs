@@ -253,6 +253,12 @@ impl AddressKey {
     }
 }
 
+impl From<core::net::SocketAddr> for AddressKey {
+    fn from(address: core::net::SocketAddr) -> Self {
+        Self::new(&address.ip().into(), address.port())
+    }
+}
+
 impl Slot {
     const LIVE: u32 = 1 << 16;
 

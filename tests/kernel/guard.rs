@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use spooky_common::{
     cid::Owner,
     counter::Counter::{self, *},
-    frame::Address,
     map::Queue,
     pace::Pace,
     token,
@@ -54,11 +53,8 @@ fn initial(dcid: &[u8; 20], scid: usize, token: &[u8]) -> Vec<u8> {
 
 /// A token as a Retry gives it to a client at `to`.
 fn token(to: SocketAddr, minted: u64) -> Vec<u8> {
-    let address = match to {
-        SocketAddr::V4(it) => Address::V4(it.ip().octets()),
-        SocketAddr::V6(it) => Address::V6(it.ip().octets()),
-    };
-    let mut token = token::head(token::mark(&KEY, &address, to.port(), minted), minted).to_vec();
+    let mark = token::mark(&KEY, &to.ip().into(), to.port(), minted);
+    let mut token = token::head(mark, minted).to_vec();
     token.push(8);
     token.resize(42, 0xee);
     token

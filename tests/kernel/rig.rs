@@ -154,7 +154,7 @@ impl Rig {
                 let addresses = self.ebpf.map_mut(map::ADDRESSES).expect("in the object");
                 let mut addresses: HashMap<_, AddressKey, u32> =
                     addresses.try_into().expect("hash");
-                addresses.insert(address_key(listener), index as u32 + 1, 0).expect("insert");
+                addresses.insert(AddressKey::from(*listener), index as u32 + 1, 0).expect("insert");
             }
         }
         for (config_id, key) in setup.keys.iter().enumerate() {
@@ -382,7 +382,7 @@ impl Listeners for Setup {
     }
 
     fn address(&self, key: &AddressKey) -> Option<u8> {
-        let at = self.listeners.iter().position(|listener| address_key(listener) == *key)?;
+        let at = self.listeners.iter().position(|listener| AddressKey::from(*listener) == *key)?;
         Some(at as u8 + 1)
     }
 }
@@ -420,14 +420,6 @@ impl Tables for Setup {
     fn settings(&self) -> &Settings {
         &self.settings
     }
-}
-
-fn address_key(listener: &SocketAddr) -> AddressKey {
-    let address = match listener.ip() {
-        IpAddr::V4(address) => Address::V4(address.octets()),
-        IpAddr::V6(address) => Address::V6(address.octets()),
-    };
-    AddressKey::new(&address, listener.port())
 }
 
 /// Prefix match bit by bit, independent of any trie.

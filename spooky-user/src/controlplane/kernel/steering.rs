@@ -14,7 +14,6 @@ use aya::programs::SkReuseport;
 use socket2::SockRef;
 use spooky_common::{
     cid::{LocalKey, Owner},
-    frame::Address,
     map::{
         self, AddressKey, Key, LISTENERS_CAPACITY, Port, SLOTS_CAPACITY, Settings, owner_index,
         socket_index,
@@ -265,7 +264,7 @@ pub(super) fn listeners(
             wildcard(port, index, listener.address, groups.v6_only.contains(&index));
         } else {
             port.by_address = 1;
-            addresses.insert(address_key(listener.address), u32::from(index) + 1);
+            addresses.insert(AddressKey::from(listener.address), u32::from(index) + 1);
         }
     }
     // An IPv4 listener of its own is preferred over an IPv6 one that takes IPv4 as well.
@@ -317,12 +316,4 @@ fn write_addresses(
         }
     }
     Ok(changed)
-}
-
-fn address_key(address: SocketAddr) -> AddressKey {
-    let octets = match address.ip() {
-        IpAddr::V4(address) => Address::V4(address.octets()),
-        IpAddr::V6(address) => Address::V6(address.octets()),
-    };
-    AddressKey::new(&octets, address.port())
 }

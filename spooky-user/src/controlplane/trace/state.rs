@@ -352,11 +352,7 @@ impl AddressEntry {
     /// As the map keys it.
     #[must_use]
     pub fn key(&self) -> AddressKey {
-        let address = match self.address.ip() {
-            IpAddr::V4(address) => Address::V4(address.octets()),
-            IpAddr::V6(address) => Address::V6(address.octets()),
-        };
-        AddressKey::new(&address, self.address.port())
+        self.address.into()
     }
 }
 

@@ -5,14 +5,13 @@
 
 use std::cell::Cell;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use aes::Aes128Enc;
 use aes::cipher::{BlockCipherEncrypt, KeyInit};
 use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
 use spooky_common::cid::{self, CID_LEN, LocalKey, Owner};
-use spooky_common::frame::Address;
 use spooky_common::token;
 
 /// An issued connection ID.
@@ -224,11 +223,7 @@ impl Issuer {
     /// What marks a token for a client at `peer`, so that XDP knows it again. Under the key that XDP has for our IDs.
     #[must_use]
     pub(super) fn mark(&self, peer: SocketAddr, minted_ms: u64) -> u64 {
-        let address = match peer.ip() {
-            IpAddr::V4(address) => Address::V4(address.octets()),
-            IpAddr::V6(address) => Address::V6(address.octets()),
-        };
-        token::mark(&self.local_key, &address, peer.port(), minted_ms)
+        token::mark(&self.local_key, &peer.ip().into(), peer.port(), minted_ms)
     }
 
     /// Fills `out` with unpredictable octets.
