@@ -1,13 +1,12 @@
 //! Measures what attack mode goes by, and tells the kernel and the workers whether it is on. May import: boot's state, the
-//! kernel's counters, the workers' metrics, config.
+//! kernel's counters, the workers' metrics.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime};
 
 use spooky_common::counter::Counter;
 
 use super::Load;
 use crate::controlplane::boot::Running;
-use crate::controlplane::config::Listener;
 use crate::controlplane::kernel::UnderAttack;
 use crate::id::WorkerId;
 use crate::telemetry::reason::{DropReason, Reason as _};
@@ -27,20 +26,15 @@ pub fn beat(running: &mut Running, now: Instant) {
 fn tell(running: &mut Running, on: bool) {
     running.makings.pressure.set_attacked(on);
     let settings = running.attack.settings();
+    let lives = running.config.listeners.iter().map(|it| it.quic.address_validation.token_ttl);
+    let longest = lives.max().unwrap_or_default();
+    let since = || running.attack.tokens_since_ms(longest, Instant::now(), SystemTime::now());
     running.supervisor.set_attack(&UnderAttack {
         on,
         strangers: settings.strangers,
         strangers_all: settings.strangers_all,
-        tokens_since_ms: if on { tokens_since_ms(&running.config.listeners) } else { 0 },
+        tokens_since_ms: if on { since() } else { 0 },
     });
-}
-
-/// What a token minted before is too old for, at every listener. In whole seconds, so that the map is not written at each beat.
-fn tokens_since_ms(listeners: &[Listener]) -> u64 {
-    let lives = listeners.iter().map(|it| it.quic.address_validation.token_ttl);
-    let longest = lives.max().unwrap_or_default();
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    now.saturating_sub(longest).as_secs() * 1000
 }
 
 /// Of packets that were dropped in XDP none has reached a worker. Of those that it let pass although they are nobody's, workers

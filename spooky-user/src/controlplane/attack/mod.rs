@@ -14,8 +14,9 @@ mod figures;
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use serde::Deserialize;
 use spooky_common::pace::Pace;
 
 pub use self::carry_out::beat;
@@ -27,7 +28,8 @@ const WINDOW: Duration = Duration::from_millis(500);
 const LOOKS: usize = 16;
 
 /// When it is on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// By load.
     Auto,
@@ -106,6 +108,8 @@ pub struct Report {
 #[derive(Debug)]
 pub struct Attack {
     settings: Settings,
+    /// When this began, by both clocks.
+    began: (Instant, SystemTime),
     /// By hand.
     ordered: Option<Mode>,
     on: Option<(Cause, Instant)>,
@@ -126,6 +130,7 @@ impl Attack {
     pub fn new(settings: Settings) -> Self {
         Self {
             settings,
+            began: (Instant::now(), SystemTime::now()),
             ordered: None,
             on: None,
             looks: VecDeque::with_capacity(LOOKS),
@@ -231,6 +236,20 @@ impl Attack {
     #[must_use]
     pub fn is_on(&self) -> bool {
         self.on.is_some()
+    }
+
+    /// What a token minted before, in Unix milliseconds, is too old for at every listener; `longest` is how long one lives. In
+    /// whole seconds, so that the map is not written at each beat.
+    ///
+    /// A listener's clock goes on from where the wall clock was when it was opened, and that may have been set since: the
+    /// earlier of both counts. XDP then lets pass what the listener looks at again; the other way round every token would be
+    /// too old.
+    #[must_use]
+    pub fn tokens_since_ms(&self, longest: Duration, now: Instant, wall: SystemTime) -> u64 {
+        let (instant, began) = self.began;
+        let since = |wall: SystemTime| wall.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let of_old = since(began) + now.saturating_duration_since(instant);
+        of_old.min(since(wall)).saturating_sub(longest).as_secs().saturating_mul(1000)
     }
 
     /// What the operator says.

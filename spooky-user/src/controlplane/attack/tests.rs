@@ -152,3 +152,17 @@ fn it_is_told_in_words_and_figures() {
     let left = bench.look_on(0, 0).expect("it is off");
     assert_eq!(left.to_string(), "attack mode is off again, after 10 s");
 }
+
+#[test]
+fn a_clock_that_is_set_makes_no_token_too_old() {
+    let attack = Attack::new(SETTINGS);
+    let (instant, began) = attack.began;
+    let (ttl, hour) = (Duration::from_secs(10), Duration::from_secs(3600));
+    let ms = |wall: SystemTime| wall.duration_since(UNIX_EPOCH).expect("later").as_secs() * 1000;
+    let later = |wall| attack.tokens_since_ms(ttl, instant + hour, wall);
+    assert_eq!(later(began + hour), ms(began + hour - ttl));
+    // Forward: workers go on from where it was. Back: those that are started from now on do not.
+    assert_eq!(later(began + 2 * hour), ms(began + hour - ttl));
+    assert_eq!(later(began), ms(began - ttl));
+    assert_eq!(later(UNIX_EPOCH), 0);
+}

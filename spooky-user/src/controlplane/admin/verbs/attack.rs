@@ -15,15 +15,7 @@ use crate::controlplane::kernel::Running as Steering;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Wish {
-    mode: Word,
-}
-
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Word {
-    Auto,
-    On,
-    Off,
+    mode: Mode,
 }
 
 pub(super) fn show(running: &mut Running, _ask: Ask, reply: Reply) {
@@ -36,14 +28,9 @@ pub(super) fn order(running: &mut Running, ask: Ask, reply: Reply) {
         Ok(wish) => wish,
         Err(answer) => return reply.send(answer),
     };
-    let mode = match wish.mode {
-        Word::Auto => Mode::Auto,
-        Word::On => Mode::On,
-        Word::Off => Mode::Off,
-    };
     let now = Instant::now();
-    tracing::info!(mode = mode.label(), uid = ask.asker.uid, pid = ?ask.asker.pid, "attack mode: by hand");
-    running.attack.order(mode);
+    tracing::info!(mode = wish.mode.label(), uid = ask.asker.uid, pid = ?ask.asker.pid, "attack mode: by hand");
+    running.attack.order(wish.mode);
     attack::beat(running, now);
     reply.send(Answer::done(shown(running, now)));
 }
